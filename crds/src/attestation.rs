@@ -1,0 +1,107 @@
+//! `Attestation`: somebody entitled vouches for one claim, exactly as he saw it, until a time. It never changes.
+
+#![expect(clippy::duplicated_attributes, reason = "each printer column has a name and a type of its own")]
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bounded::{Digest, Login, ObjectName, Uid};
+use crate::when::When;
+
+/// One claim, vouched for.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "dejima.dev",
+    version = "v1alpha1",
+    kind = "Attestation",
+    namespaced,
+    shortname = "attest",
+    category = "dejima",
+    derive = "PartialEq",
+    printcolumn(name = "Of", type_ = "string", json_path = ".spec.of.name"),
+    printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claim"),
+    printcolumn(name = "By", type_ = "string", json_path = ".spec.by"),
+    printcolumn(name = "Until", type_ = "string", json_path = ".spec.until"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self == oldSelf").message("an attestation never changes: delete it and make another"),
+    validation = Rule::new("self.of.kind == 'Dataset' ? self.claim in ['approval', 'agreement'] : self.claim in ['ethics', 'training', 'egress', 'l2vpn']")
+        .message("of a project: ethics, training, egress, l2vpn; of a dataset: approval, agreement")
+)]
+pub struct AttestationSpec {
+    /// What it is about; in this namespace.
+    pub of: Subject,
+    /// Which claim.
+    pub claim: Claim,
+    /// The entry exactly as it was seen: it counts for an equal entry, and for no other.
+    #[schemars(schema_with = "value_schema")]
+    pub value: serde_json::Value,
+    /// The digest of the document that was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document_digest: Option<Digest>,
+    /// Until when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<When>,
+    /// Who vouches: the login that made it.
+    pub by: Login,
+}
+
+/// The value is the entry of another object, whatever its fields.
+fn value_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// What is attested.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Subject {
+    /// Its kind.
+    pub kind: SubjectKind,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its UID.
+    pub uid: Uid,
+}
+
+/// What can be attested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubjectKind {
+    /// A project.
+    IsolatedProject,
+    /// A dataset.
+    Dataset,
+}
+
+/// A claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// Of a project: an entry of `ethics`.
+    Ethics,
+    /// Of a project: {subject, course, passedOn}.
+    Training,
+    /// Of a project: an entry of `network.egress`.
+    Egress,
+    /// Of a project: `network.l2vpn`.
+    L2vpn,
+    /// Of a dataset: the platform's entry of `approvals`.
+    Approval,
+    /// Of a dataset: `agreement`.
+    Agreement,
+}
+
+impl Claim {
+    /// The word in specs, and the name of the virtual resource that a login needs the verb `attest` on.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ethics => "ethics",
+            Self::Training => "training",
+            Self::Egress => "egress",
+            Self::L2vpn => "l2vpn",
+            Self::Approval => "approval",
+            Self::Agreement => "agreement",
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Names that we give: each is made in one place, from UIDs, so that whatever is found can be attributed.
+
+use uuid::Uuid;
+
+use crate::GROUP;
+use crate::bounded::{KeyName, Label, Login, ShardId, Uid};
+
+/// The finalizer that keeps an object until its end was carried out.
+pub const FINALIZER: &str = "dejima.dev/end";
+/// Label of a tenant's namespace: the institution (nine characters of its ROR id).
+pub const INSTITUTION_LABEL: &str = "dejima.dev/institution";
+/// Label of a tenant's namespace: `non-profit`, `for-profit` or `public`.
+pub const ORG_KIND_LABEL: &str = "dejima.dev/org-kind";
+/// Label of a tenant's namespace: the country (ISO 3166-1 alpha-2).
+pub const COUNTRY_LABEL: &str = "dejima.dev/country";
+/// Field manager of the operator.
+pub const OPERATOR: &str = "dejima-operator";
+/// Field manager of hostd.
+pub const HOSTD: &str = "dejima-hostd";
+
+/// The namespace of everything ours; drawn once, never to change.
+const ROOT: Uuid = Uuid::from_u128(0x0c85_a1c2_6f1f_4d5e_9d0e_64e6_a1de_0001);
+
+/// The namespace in which a host's plans stand.
+pub fn host_namespace(host: &str) -> Label {
+    Label::from(format!("dejima-host-{host}"))
+}
+
+/// The host whose namespace this is.
+pub fn host_of_namespace(namespace: &str) -> Option<&str> {
+    namespace.strip_prefix("dejima-host-")
+}
+
+/// The login of the hostd of this host: a service account of its own namespace.
+pub fn host_login(host: &str) -> Login {
+    Login::from(format!("system:serviceaccount:{}:hostd", host_namespace(host)))
+}
+
+/// The name of the plan for one project or dataset on a host: its UID, which no second one can have.
+pub fn plan_name(kind: PlanKind, uid: &Uid) -> String {
+    match kind {
+        PlanKind::Project => format!("project-{uid}"),
+        PlanKind::Intake => format!("intake-{uid}"),
+    }
+}
+
+/// What a host plan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanKind {
+    /// What the host holds for a project.
+    Project,
+    /// What the host seals for a dataset.
+    Intake,
+}
+
+/// The transit key of a project.
+pub fn project_key(project: &Uid) -> KeyName {
+    KeyName::from(format!("project-{project}"))
+}
+
+/// The transit key of one sealed shard.
+pub fn shard_key(dataset: &Uid, shard: &ShardId) -> KeyName {
+    KeyName::from(format!("shard-{dataset}-{shard}"))
+}
+
+/// The id of something we make for a project: UUIDv5 of the project's UID and the role of the thing, e.g. `domain/train`.
+pub fn id(owner: &Uid, role: &str) -> Uuid {
+    Uuid::new_v5(&ROOT, format!("{GROUP}/{owner}/{role}").as_bytes())
+}
+
+/// A short form of an id for names that the kernel keeps short (links have at most 15 characters).
+pub fn short_id(owner: &Uid, role: &str) -> String {
+    id(owner, role).simple().to_string().chars().take(10).collect()
+}
+
+/// The serial of a disk: 32 hex digits; SCSI takes 36, virtio-blk would cut after 20.
+pub fn serial(owner: &Uid, role: &str) -> String {
+    id(owner, role).simple().to_string()
+}
+
+/// The MAC address of a machine's port: locally administered, from the id.
+pub fn mac(owner: &Uid, role: &str) -> String {
+    let digits = serial(owner, role);
+    let pairs: Vec<&str> = (0..5).filter_map(|pair| digits.get(pair * 2..pair * 2 + 2)).collect();
+    format!("52:{}", pairs.join(":"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_role_of_another_project_has_another_id() {
+        let (one, two) = (Uid::from("u-1"), Uid::from("u-2"));
+        assert_eq!(id(&one, "domain/train"), id(&one, "domain/train"));
+        assert_ne!(id(&one, "domain/train"), id(&two, "domain/train"));
+        assert_ne!(id(&one, "domain/train"), id(&one, "volume/train"));
+        assert_eq!(serial(&one, "volume/work").len(), 32);
+        assert!(format!("dj{}", short_id(&one, "bridge")).len() <= 15);
+    }
+
+    #[test]
+    fn a_host_is_known_by_its_namespace_and_back() {
+        assert_eq!(host_of_namespace(host_namespace("host-a").as_str()), Some("host-a"));
+        assert_eq!(host_of_namespace("kube-system"), None);
+    }
+}

@@ -1,0 +1,44 @@
+//! Files that are generated from code and committed: a check proves them fresh.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Writes the generated files, or, with `check`, names the stale ones.
+pub(crate) fn run(check: bool) -> Result<()> {
+    let root = root()?;
+    let mut stale = Vec::new();
+    for definition in dejima_crds::all() {
+        let name = definition.metadata.name.clone().context("a definition without a name")?;
+        let path = root.join("charts/dejima/crds").join(format!("{name}.yaml"));
+        let text = serde_yaml::to_string(&definition).with_context(|| format!("cannot write `{name}` as YAML"))?;
+        if fs::read_to_string(&path).ok().as_deref() == Some(text.as_str()) {
+            continue;
+        }
+        if check {
+            stale.push(path);
+        } else {
+            write(&path, &text)?;
+        }
+    }
+    if !stale.is_empty() {
+        bail!("stale, run `cargo xtask codegen`: {stale:?}");
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> Result<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .context("xtask lies in no repository")
+}
