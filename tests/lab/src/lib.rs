@@ -1,1 +1,40 @@
+//! The local platform: the real parts, started and stopped. Knows nothing of ours.
+//!
+//! ```text
+//! binaries (built or fetched once into the user's cache)
+//!    -> ControlPlane: etcd, kube-apiserver, kube-controller-manager      on loopback
+//!    -> KeyServer:    OpenBao with raft storage, transit and AppRole     on loopback
+//! ```
+//! Everything that is started dies with the process that started it (`children`), unless it was asked to stay.
 
+pub mod binaries;
+pub mod cache;
+pub mod children;
+pub mod control_plane;
+pub mod key_server;
+pub mod people;
+pub mod run;
+
+pub use binaries::Binaries;
+pub use control_plane::ControlPlane;
+pub use key_server::KeyServer;
+pub use people::Person;
+pub use run::Error;
+
+/// Where progress is told: one line at a time.
+pub trait Reporter: Sync {
+    /// Says what is being done.
+    fn say(&self, line: &str);
+}
+
+/// Progress on standard error.
+#[derive(Clone, Copy, Debug)]
+pub struct ToStderr;
+
+impl Reporter for ToStderr {
+    fn say(&self, line: &str) {
+        use std::io::Write as _;
+        // Progress that cannot be shown is no reason to stop.
+        let _ = writeln!(std::io::stderr(), "lab: {line}");
+    }
+}

@@ -1,0 +1,228 @@
+//! The real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::binaries::Binaries;
+use crate::children::{Running, start};
+use crate::people::Person;
+use crate::run::{Error, await_until, file, finish, succeed};
+
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  verbs: [get, list, watch]
+- level: Metadata
+";
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    dir: PathBuf,
+    kubectl: PathBuf,
+    port: u16,
+    people: Vec<Person>,
+    // In the order in which they are stopped.
+    children: Vec<Running>,
+}
+
+/// A port of loopback that nobody listens on.
+pub fn free_port() -> Result<u16, Error> {
+    let path = Path::new("127.0.0.1:0");
+    let listener = file("listen on", path, std::net::TcpListener::bind("127.0.0.1:0"))?;
+    Ok(file("listen on", path, listener.local_addr())?.port())
+}
+
+impl ControlPlane {
+    /// Starts one in an empty directory; ready in about 3 s.
+    pub fn start(binaries: &Binaries, dir: &Path, people: &[Person]) -> Result<Self, Error> {
+        file("make", dir, std::fs::create_dir_all(dir))?;
+        let (client, peer, port) = (free_port()?, free_port()?, free_port()?);
+        certificates(dir)?;
+        file("write", dir, std::fs::write(dir.join("audit-policy.yaml"), AUDIT_POLICY))?;
+        let tokens: String = people.iter().map(Person::line).collect();
+        file("write", dir, std::fs::write(dir.join("tokens.csv"), tokens))?;
+
+        let mut etcd = Command::new(binaries.program("etcd"));
+        etcd.arg("--data-dir")
+            .arg(dir.join("etcd"))
+            .arg("--unsafe-no-fsync")
+            .args(["--log-level", "warn"]);
+        for (flag, port) in [
+            ("--listen-client-urls", client),
+            ("--advertise-client-urls", client),
+            ("--listen-peer-urls", peer),
+        ] {
+            etcd.arg(flag).arg(format!("http://127.0.0.1:{port}"));
+        }
+        let etcd = start("etcd", &etcd, &dir.join("etcd.log"))?;
+
+        let at = |name: &str| dir.join(name).display().to_string();
+        let mut api = Command::new(binaries.program("kube-apiserver"));
+        api.args([
+            format!("--etcd-servers=http://127.0.0.1:{client}"),
+            format!("--secure-port={port}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--tls-cert-file={}", at("server.crt")),
+            format!("--tls-private-key-file={}", at("server.key")),
+            format!("--client-ca-file={}", at("ca.crt")),
+            format!("--service-account-key-file={}", at("sa.pub")),
+            format!("--service-account-signing-key-file={}", at("sa.key")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            format!("--token-auth-file={}", at("tokens.csv")),
+            format!("--audit-policy-file={}", at("audit-policy.yaml")),
+            format!("--audit-log-path={}", at("audit.log")),
+            "--audit-log-mode=batch".to_owned(),
+            "--audit-log-batch-max-wait=200ms".to_owned(),
+        ]);
+        let api = start("kube-apiserver", &api, &dir.join("api.log"))?;
+
+        let mut plane = Self {
+            dir: dir.to_owned(),
+            kubectl: binaries.program("kubectl"),
+            port,
+            people: people.to_vec(),
+            children: vec![api, etcd],
+        };
+        plane.write_kubeconfig(
+            "admin",
+            &format!("{{client-certificate: {}, client-key: {}}}", at("admin.crt"), at("admin.key")),
+        )?;
+        for person in people {
+            plane.write_kubeconfig(&person.login, &format!("{{token: \"{}\"}}", person.token()))?;
+        }
+        await_until("a ready API server", 60, &at("api.log"), || {
+            plane
+                .kubectl("admin", &["get", "--raw", "/readyz"], None)
+                .is_ok_and(|output| output.status.success())
+        })?;
+
+        let mut manager = Command::new(binaries.program("kube-controller-manager"));
+        manager.args([
+            format!("--kubeconfig={}", plane.kubeconfig("admin").display()),
+            format!("--service-account-private-key-file={}", at("sa.key")),
+            format!("--root-ca-file={}", at("ca.crt")),
+            "--use-service-account-credentials".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ]);
+        let manager = start("kube-controller-manager", &manager, &dir.join("manager.log"))?;
+        plane.children.insert(0, manager);
+        await_until("the default service account", 30, &at("manager.log"), || {
+            plane
+                .kubectl("admin", &["get", "serviceaccount", "default"], None)
+                .is_ok_and(|output| output.status.success())
+        })?;
+        Ok(plane)
+    }
+
+    /// Where the API server answers.
+    pub fn server(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The audit log: one JSON object a line, writes only.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
+    }
+
+    /// The people it knows.
+    pub fn people(&self) -> &[Person] {
+        &self.people
+    }
+
+    /// The kubeconfig of a login; `admin` is cluster-admin.
+    pub fn kubeconfig(&self, login: &str) -> PathBuf {
+        self.dir
+            .join("kubeconfigs")
+            .join(format!("{}.yaml", login.replace([':', '/'], "_")))
+    }
+
+    /// A kubeconfig for a service account, with a token of its own.
+    pub fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf, Error> {
+        let output = self.kubectl("admin", &["create", "token", name, "-n", namespace, "--duration=24h"], None)?;
+        if !output.status.success() {
+            return Err(Error::Unexpected(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let login = format!("system:serviceaccount:{namespace}:{name}");
+        self.write_kubeconfig(
+            &login,
+            &format!("{{token: \"{}\"}}", String::from_utf8_lossy(&output.stdout).trim()),
+        )?;
+        Ok(self.kubeconfig(&login))
+    }
+
+    fn write_kubeconfig(&self, login: &str, user: &str) -> Result<(), Error> {
+        let path = self.kubeconfig(login);
+        if let Some(folder) = path.parent() {
+            file("make", folder, std::fs::create_dir_all(folder))?;
+        }
+        let text = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: lab, cluster: {{server: \"{}\", certificate-authority: {}}}}}]\n\
+             users: [{{name: me, user: {user}}}]\ncontexts: [{{name: lab, context: {{cluster: lab, user: me}}}}]\ncurrent-context: lab\n",
+            self.server(),
+            self.dir.join("ca.crt").display()
+        );
+        file("write", &path, std::fs::write(&path, text))
+    }
+
+    /// Runs kubectl as a login, whatever way it ends.
+    pub fn kubectl(&self, login: &str, arguments: &[&str], input: Option<&str>) -> Result<Output, Error> {
+        let mut command = Command::new(&self.kubectl);
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig(login))
+            .arg("--cache-dir")
+            .arg(self.dir.join("kubectl-cache"))
+            .args(arguments);
+        finish(&mut command, input.map(str::as_bytes))
+    }
+
+    /// The program kubectl.
+    pub fn kubectl_program(&self) -> &Path {
+        &self.kubectl
+    }
+
+    /// Stops everything and waits for it.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        for child in &mut self.children {
+            child.stop(Duration::from_secs(20))?;
+        }
+        Ok(())
+    }
+}
+
+/// A CA, the server's and the admin's certificate, and the key pair of service accounts.
+fn certificates(dir: &Path) -> Result<(), Error> {
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        command.current_dir(dir).args(arguments.split_whitespace());
+        succeed(&mut command, None).map(drop)
+    };
+    file(
+        "write",
+        dir,
+        std::fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n"),
+    )?;
+    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout ca.key -out ca.crt -subj /CN=lab-ca")?;
+    for (name, subject, extra) in [
+        ("server", "/CN=kube-apiserver", "-extfile server.ext"),
+        ("admin", "/O=system:masters/CN=admin", ""),
+    ] {
+        openssl(&format!(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj {subject}"
+        ))?;
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -out {name}.crt {extra}"
+        ))?;
+    }
+    openssl("genrsa -out sa.key 2048")?;
+    openssl("rsa -in sa.key -pubout -out sa.pub")
+}
