@@ -1,6 +1,9 @@
-//! The one front door: `cargo xtask up | down | test | bench | codegen`.
+//! The one front door: `cargo xtask codegen | test`.
 
 mod codegen;
+mod step;
+mod test;
+mod tidy;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -20,10 +23,16 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Runs every check and test; installs what they need
+    Test,
+    /// Runs the checks of the repository itself: walls, promises, what must not stand in it
+    Tidy,
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Codegen { check } => codegen::run(check),
+        Command::Test => test::run(),
+        Command::Tidy => tidy::run(),
     }
 }
