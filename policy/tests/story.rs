@@ -209,7 +209,7 @@ fn with_everything_in_order_it_is_permitted_until_the_earliest_end() {
         "the period's last instant in Tokyo"
     );
     assert_eq!(verdict.effective, [LEAD]);
-    assert_eq!(verdict.grant.as_ref().map(|name| name.as_str()), Some("g-1"));
+    assert_eq!(verdict.grant.as_ref().map(dejima_crds::bounded::ObjectName::as_str), Some("g-1"));
     assert_eq!(verdict.obligations.len(), 2);
 }
 
@@ -377,13 +377,13 @@ fn what_was_reviewed_must_still_be_so() {
     let more = |story: &mut Story| {
         story.project.spec.datasets[0]
             .actions
-            .push(serde_json::from_value(json!("read")).unwrap())
+            .push(serde_json::from_value(json!("read")).unwrap());
     };
     assert_eq!(with(more), [], "read is part of every wish");
     let more = |story: &mut Story| {
         story.project.spec.datasets[0]
             .actions
-            .push(serde_json::from_value(json!("publish")).unwrap())
+            .push(serde_json::from_value(json!("publish")).unwrap());
     };
     assert_eq!(with(more), [Code::ActionNotAllowed]);
 }
