@@ -1,0 +1,441 @@
+//! The status of a project: what is true now, in conditions, columns and lists.
+
+use dejima_crds::bounded::{Label, Line};
+use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, seconds, set};
+use dejima_crds::dataset::reference;
+use dejima_crds::host_plan::{HostPlanStatus, ItemState};
+use dejima_crds::project::{DatasetWishStatus, IsolatedProjectStatus, MachineStatus, MemberStatus, Summary};
+use dejima_crds::reason::{Decision, Reason};
+
+use super::{Inputs, Step, host_of};
+use crate::placement::Placed;
+use crate::problems::Problem;
+use crate::segment::machine_names;
+
+fn say(
+    inputs: &Inputs<'_>,
+    status: &mut IsolatedProjectStatus,
+    kind: ConditionKind,
+    truth: Truth,
+    reason: &str,
+    message: impl Into<String>,
+) {
+    let observed_generation = inputs.project.metadata.generation.unwrap_or(0);
+    let message: String = message.into().chars().take(4000).collect();
+    set(
+        &mut status.conditions,
+        ConditionDraft {
+            kind,
+            status: truth,
+            reason: reason.to_owned(),
+            message,
+            observed_generation,
+        },
+        inputs.now,
+    );
+}
+
+fn before(inputs: &Inputs<'_>) -> IsolatedProjectStatus {
+    inputs.project.status.clone().unwrap_or_default()
+}
+
+/// A project that cannot be carried out as it stands: everything that is wrong, at once.
+pub(super) fn refused(inputs: &Inputs<'_>, problems: &[Problem]) -> IsolatedProjectStatus {
+    let mut status = before(inputs);
+    let reason = if problems.iter().any(|problem| problem.reason == "Invalid") {
+        "Invalid"
+    } else {
+        "NotYetBuilt"
+    };
+    let message = problems
+        .iter()
+        .map(|problem| problem.message.clone())
+        .collect::<Vec<_>>()
+        .join("; ");
+    say(inputs, &mut status, ConditionKind::Admitted, Truth::False, reason, message.clone());
+    say(inputs, &mut status, ConditionKind::Ready, Truth::False, reason, message);
+    status
+}
+
+/// A project that goes.
+pub(super) fn terminating(inputs: &Inputs<'_>, steps: &[Step]) -> IsolatedProjectStatus {
+    let mut status = before(inputs);
+    let waits: Vec<String> = inputs
+        .plans
+        .iter()
+        .filter(|plan| plan.status.as_ref().is_none_or(|status| status.swept_at.is_none()))
+        .filter_map(host_of)
+        .map(|host| host.to_string())
+        .collect();
+    let message = if waits.is_empty() {
+        "nothing is left on any host".to_owned()
+    } else {
+        format!("waiting for {}", waits.join(", "))
+    };
+    say(
+        inputs,
+        &mut status,
+        ConditionKind::Terminating,
+        Truth::True,
+        "Terminating",
+        message.clone(),
+    );
+    say(inputs, &mut status, ConditionKind::Ready, Truth::False, "Terminating", message);
+    if steps.iter().any(|step| matches!(step, Step::DestroyKey { .. })) {
+        // Written after the steps were carried out: the key is gone then.
+        say(
+            inputs,
+            &mut status,
+            ConditionKind::KeysReady,
+            Truth::False,
+            "Destroyed",
+            "the project's key is destroyed",
+        );
+    }
+    status
+}
+
+/// A project that is, or is to be.
+pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Placed>) -> IsolatedProjectStatus {
+    let mut status = before(inputs);
+    if inputs.admission.is_empty() {
+        say(
+            inputs,
+            &mut status,
+            ConditionKind::Admitted,
+            Truth::True,
+            "Admitted",
+            "it can be carried out as it stands",
+        );
+    } else {
+        let message = format!(
+            "nothing is judged while admission policies are missing or differ: {}",
+            inputs.admission.join(", ")
+        );
+        say(
+            inputs,
+            &mut status,
+            ConditionKind::Admitted,
+            Truth::Unknown,
+            "AdmissionMissing",
+            message,
+        );
+    }
+    let (truth, reason, message) = match placed {
+        None => (
+            Truth::False,
+            "ImageMissing",
+            missing.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; "),
+        ),
+        Some(Placed::On(host)) => (Truth::True, "Placed", format!("on {host}")),
+        Some(Placed::Waits(refusals)) if refusals.is_empty() => {
+            (Truth::False, "NoHost", "there is no host with the role machines".to_owned())
+        }
+        Some(Placed::Waits(refusals)) => {
+            let all = refusals
+                .iter()
+                .map(|(host, why)| format!("{host}: {why}"))
+                .collect::<Vec<_>>()
+                .join("; ");
+            (Truth::False, "NoHost", format!("waiting for a host: {all}"))
+        }
+    };
+    say(inputs, &mut status, ConditionKind::Placed, truth, reason, message);
+    let placed_on = match placed {
+        Some(Placed::On(host)) => Some(host.clone()),
+        Some(Placed::Waits(_)) | None => None,
+    };
+    status.hosts = placed_on.iter().cloned().collect();
+    let reported = placed_on
+        .as_ref()
+        .and_then(|host| inputs.plans.iter().find(|plan| host_of(plan).as_ref() == Some(host)));
+    let report = reported.and_then(|plan| plan.status.clone()).unwrap_or_default();
+    let current = reported.is_some_and(|plan| report.plan_generation == plan.spec.plan_generation);
+    items(inputs, &mut status, &report, current, reported.is_some());
+    machines(inputs, &mut status, &report, placed_on.as_ref());
+    datasets(inputs, &mut status, &report);
+    members(inputs, &mut status);
+    summary(inputs, &mut status, placed_on.as_ref().map(ToString::to_string));
+    ready(inputs, &mut status);
+    status
+}
+
+fn state(report: &HostPlanStatus, item: &str) -> ItemState {
+    report
+        .items
+        .iter()
+        .find(|known| known.item == item)
+        .map_or(ItemState::Pending, |known| known.state)
+}
+
+fn items(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &HostPlanStatus, current: bool, planned: bool) {
+    let (truth, reason) = if planned {
+        (Truth::True, "Open")
+    } else {
+        (Truth::False, "Pending")
+    };
+    say(
+        inputs,
+        status,
+        ConditionKind::KeysReady,
+        truth,
+        reason,
+        if planned {
+            "the host may use the project's keys"
+        } else {
+            "no host yet"
+        },
+    );
+    let network = state(report, "network");
+    let proof = report
+        .isolation
+        .as_ref()
+        .map(|proof| format!("{} forbidden frames refused, {} permitted ones passed", proof.refused, proof.passed));
+    let closed: Vec<String> = inputs
+        .openings
+        .iter()
+        .filter_map(|opening| Some(format!("{} is closed: {}", opening.entry.cidr, opening.closed.as_ref()?)))
+        .collect();
+    let message = std::iter::once(proof.unwrap_or_else(|| "not proved yet".to_owned()))
+        .chain(closed)
+        .collect::<Vec<_>>()
+        .join("; ");
+    say(
+        inputs,
+        status,
+        ConditionKind::NetworkSealed,
+        truth_of(network),
+        if network == ItemState::Ready { "Proved" } else { "Pending" },
+        message,
+    );
+    let volumes: Vec<(&Label, ItemState)> = inputs
+        .project
+        .spec
+        .volumes
+        .iter()
+        .map(|volume| (&volume.name, state(report, &format!("volume/{}", volume.name))))
+        .collect();
+    let waits: Vec<String> = volumes
+        .iter()
+        .filter(|(_, state)| *state != ItemState::Ready)
+        .map(|(name, _)| name.to_string())
+        .collect();
+    let truth = if waits.is_empty() { Truth::True } else { Truth::False };
+    say(
+        inputs,
+        status,
+        ConditionKind::VolumesReady,
+        truth,
+        if waits.is_empty() { "Ready" } else { "Pending" },
+        waits.join(", "),
+    );
+    if let (Some(problem), true) = (&report.problem, current) {
+        say(
+            inputs,
+            status,
+            ConditionKind::Degraded,
+            Truth::True,
+            problem.as_str(),
+            "the host cannot go on with the plan",
+        );
+    } else if dejima_crds::condition::holds(&status.conditions, ConditionKind::Degraded) {
+        say(inputs, status, ConditionKind::Degraded, Truth::False, "Resolved", "");
+    }
+    if !report.drift.is_empty() {
+        let message = report
+            .drift
+            .iter()
+            .map(|drift| format!("{}: {}", drift.item, drift.message))
+            .collect::<Vec<_>>()
+            .join("; ");
+        say(inputs, status, ConditionKind::Drifted, Truth::True, "Drifted", message);
+    } else if dejima_crds::condition::holds(&status.conditions, ConditionKind::Drifted) {
+        say(inputs, status, ConditionKind::Drifted, Truth::False, "Repaired", "");
+    }
+}
+
+fn truth_of(state: ItemState) -> Truth {
+    match state {
+        ItemState::Ready => Truth::True,
+        ItemState::Unknown => Truth::Unknown,
+        ItemState::Pending | ItemState::Failed | ItemState::Ended => Truth::False,
+    }
+}
+
+fn machines(
+    inputs: &Inputs<'_>,
+    status: &mut IsolatedProjectStatus,
+    report: &HostPlanStatus,
+    host: Option<&dejima_crds::bounded::ObjectName>,
+) {
+    let wanted: Vec<Label> = inputs
+        .project
+        .spec
+        .machines
+        .iter()
+        .flat_map(|machine| machine_names(&machine.name, machine.count))
+        .collect();
+    let segment = crate::segment::segment(&inputs.facts.of.uid, &wanted, Vec::new());
+    let one = |machine: &Label| {
+        let running = state(report, &format!("domain/{machine}")) == ItemState::Ready;
+        let address = segment
+            .ports
+            .iter()
+            .find(|port| port.machine == *machine)
+            .map(|port| port.address.clone());
+        MachineStatus {
+            name: machine.clone(),
+            host: host.cloned(),
+            address,
+            state: Some(if running { "running" } else { "pending" }.into()),
+        }
+    };
+    status.machines = wanted.iter().map(one).collect();
+    let waits: Vec<String> = wanted
+        .iter()
+        .filter(|machine| state(report, &format!("domain/{machine}")) != ItemState::Ready)
+        .map(ToString::to_string)
+        .collect();
+    let truth = if waits.is_empty() { Truth::True } else { Truth::False };
+    say(
+        inputs,
+        status,
+        ConditionKind::MachinesRunning,
+        truth,
+        if waits.is_empty() { "Running" } else { "Pending" },
+        waits.join(", "),
+    );
+}
+
+fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &HostPlanStatus) {
+    let mut waiting = Vec::new();
+    let old = std::mem::take(&mut status.datasets);
+    for wish in inputs.wishes {
+        let name = reference(&wish.wish.namespace, &wish.wish.name);
+        let version = wish.verdict.version;
+        let mounted = wish.wish.attach_to.iter().flat_map(|machine| {
+            let count = inputs
+                .project
+                .spec
+                .machines
+                .iter()
+                .find(|known| known.name == *machine)
+                .map_or(1, |known| known.count);
+            machine_names(machine, count)
+        });
+        let on = |machine: &Label| {
+            version.is_some_and(|version| state(report, &format!("mount/{name}@{version}/{machine}")) == ItemState::Ready)
+        };
+        let mounted: Vec<Label> = mounted.filter(on).collect();
+        if mounted.is_empty() {
+            waiting.push(format!("{name}: {}", words(&wish.verdict.reasons, wish.verdict.decision)));
+        }
+        let since = old
+            .iter()
+            .find(|old| old.name == wish.wish.name && old.namespace == wish.wish.namespace && old.verdict == wish.verdict.decision)
+            .and_then(|old| old.since.clone());
+        status.datasets.push(DatasetWishStatus {
+            namespace: wish.wish.namespace.clone(),
+            name: wish.wish.name.clone(),
+            version,
+            verdict: wish.verdict.decision,
+            reasons: wish.verdict.reasons.iter().take(64).cloned().collect(),
+            since: if mounted.is_empty() {
+                None
+            } else {
+                since.or_else(|| Some(seconds(inputs.now)))
+            },
+            mounted_on: mounted,
+            until: wish.verdict.until.map(seconds),
+        });
+    }
+    let (truth, reason) = if waiting.is_empty() {
+        (Truth::True, "Mounted")
+    } else {
+        (Truth::False, "Waiting")
+    };
+    say(inputs, status, ConditionKind::DatasetsMounted, truth, reason, waiting.join("; "));
+}
+
+fn words(reasons: &[Reason], decision: Decision) -> String {
+    if decision == Decision::Permit {
+        return "permitted, being mounted".to_owned();
+    }
+    let mut codes: Vec<String> = reasons
+        .iter()
+        .map(|reason| format!("{:?} ({})", reason.code, reason.clause))
+        .collect();
+    codes.dedup();
+    codes.join(", ")
+}
+
+/// A member is effective while he is so for everything that is mounted, or about to be.
+fn members(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus) {
+    let one = |member: &dejima_policy::MemberFacts| {
+        let reasons: Vec<Reason> = inputs
+            .wishes
+            .iter()
+            .flat_map(|wish| &wish.verdict.members)
+            .filter(|(subject, _)| *subject == member.subject)
+            .flat_map(|(_, why)| why.clone())
+            .take(64)
+            .collect();
+        MemberStatus {
+            subject: member.subject.clone(),
+            effective: reasons.is_empty(),
+            terms_seen: member.terms.iter().take(64).cloned().collect(),
+            reasons,
+        }
+    };
+    status.members = inputs.facts.members.iter().map(one).collect();
+}
+
+fn summary(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, host: Option<String>) {
+    let running = status
+        .machines
+        .iter()
+        .filter(|machine| machine.state.as_ref().is_some_and(|state| *state == "running"))
+        .count();
+    let mounted = status.datasets.iter().filter(|dataset| !dataset.mounted_on.is_empty()).count();
+    status.summary = Some(Summary {
+        host: host.map(Line::from),
+        machines: Some(format!("{running}/{}", status.machines.len()).into()),
+        datasets: Some(format!("{mounted}/{}", inputs.project.spec.datasets.len()).into()),
+    });
+}
+
+/// Ready: the environment is there and sealed. Datasets that wait do not keep it from being used.
+fn ready(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus) {
+    let order = [
+        ConditionKind::Placed,
+        ConditionKind::KeysReady,
+        ConditionKind::NetworkSealed,
+        ConditionKind::VolumesReady,
+        ConditionKind::MachinesRunning,
+    ];
+    let first = order.iter().find_map(|kind| {
+        let condition = dejima_crds::condition::get(&status.conditions, *kind)?;
+        (condition.status != Truth::True).then(|| {
+            (
+                condition.status,
+                condition.kind,
+                condition.reason.to_string(),
+                condition.message.to_string(),
+            )
+        })
+    });
+    match first {
+        None => say(
+            inputs,
+            status,
+            ConditionKind::Ready,
+            Truth::True,
+            "Ready",
+            "the environment is there and sealed",
+        ),
+        Some((truth, kind, reason, message)) => {
+            let reason = if reason == "Pending" { format!("{kind:?}Pending") } else { reason };
+            say(inputs, status, ConditionKind::Ready, truth, &reason, message);
+        }
+    }
+}
