@@ -8,7 +8,6 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 read -r self _ </proc/self/stat
 echo "$self" >"$dir/init.pid"
 hostname "$name"
-mount --make-rprivate /
 
 mkdir -p /run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt
 for place in run:/run/libvirt etc:/etc/libvirt lib:/var/lib/libvirt log:/var/log/libvirt cache:/var/cache/libvirt lock:/run/lock; do

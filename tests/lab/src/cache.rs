@@ -13,6 +13,11 @@ pub fn root() -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from("/var/cache")).join("dejima")
 }
 
+/// The cache of what a hypervisor must read: it runs as a user of its own, and a home directory is often closed to it.
+pub fn shared() -> PathBuf {
+    PathBuf::from("/var/cache/dejima")
+}
+
 /// A key over everything that a thing is made from.
 pub fn key(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
@@ -25,11 +30,16 @@ pub fn key(parts: &[&[u8]]) -> String {
 
 /// The directory `name-key` in the cache: made by `make` in a directory beside it, then renamed, so that it is there whole or not at all.
 pub fn entry(name: &str, key: &str, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
-    let whole = root().join(format!("{name}-{key}"));
+    entry_in(&root(), name, key, make)
+}
+
+/// The same in another cache.
+pub fn entry_in(cache: &Path, name: &str, key: &str, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
+    let whole = cache.join(format!("{name}-{key}"));
     if whole.is_dir() {
         return Ok(whole);
     }
-    let part = root().join(format!("{name}-{key}.{}", std::process::id()));
+    let part = cache.join(format!("{name}-{key}.{}", std::process::id()));
     file("make", &part, std::fs::create_dir_all(&part))?;
     make(&part)?;
     match std::fs::rename(&part, &whole) {

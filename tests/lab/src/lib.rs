@@ -4,6 +4,10 @@
 //! binaries (built or fetched once into the user's cache)
 //!    -> ControlPlane: etcd, kube-apiserver, kube-controller-manager      on loopback
 //!    -> KeyServer:    OpenBao with raft storage, transit and AppRole     on loopback
+//! packages (from the distribution)
+//!    -> Host:         libvirt and QEMU                                   in namespaces of its own
+//!    -> Guest:        kernel and initramfs that a machine boots; Agent looks into it
+//!    -> dicom:        real CT and MR images
 //! ```
 //! Everything that is started dies with the process that started it (`children`), unless it was asked to stay.
 
@@ -11,12 +15,20 @@ pub mod binaries;
 pub mod cache;
 pub mod children;
 pub mod control_plane;
+pub mod dicom;
+pub mod guest;
+pub mod guestagent;
+pub mod host;
 pub mod key_server;
+pub mod packages;
 pub mod people;
 pub mod run;
 
 pub use binaries::Binaries;
 pub use control_plane::ControlPlane;
+pub use guest::Guest;
+pub use guestagent::Agent;
+pub use host::Host;
 pub use key_server::KeyServer;
 pub use people::Person;
 pub use run::Error;

@@ -1,0 +1,179 @@
+//! Writes to the API server: each with the resource version it was planned from, each through the gate.
+
+use dejima_crds::names;
+use dejima_plan::effect::Effect;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::Context;
+use crate::effect::through;
+use crate::pass::Error;
+
+/// The namespace of the platform's own objects.
+pub const SYSTEM: &str = "dejima-system";
+const STAMP: &str = "dejima-admission";
+
+fn failed(what: &'static str, name: &str) -> impl FnOnce(kube::Error) -> Error {
+    let name = name.to_owned();
+    move |cause| Error::Api {
+        what,
+        name,
+        cause: Box::new(cause),
+    }
+}
+
+/// The name under which an object's effects are known: kind and names, no UIDs.
+fn effect_name<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    let kind = K::kind(&()).to_lowercase();
+    // Plans are named by UIDs; their host says enough.
+    let name = if kind == "hostplan" {
+        String::new()
+    } else {
+        format!("/{}", object.name_any())
+    };
+    match object.namespace() {
+        Some(namespace) => format!("{kind}/{namespace}{name}"),
+        None => format!("{kind}{name}"),
+    }
+}
+
+/// Merges a patch into an object, if it is still the one that was planned from.
+pub async fn patch<K>(
+    context: &Context,
+    api: &Api<K>,
+    object: &K,
+    mut change: serde_json::Value,
+    status: bool,
+    verb: &'static str,
+) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    if let (Some(version), Some(fields)) = (object.resource_version(), change.as_object_mut()) {
+        let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("resourceVersion".to_owned(), version.into());
+        }
+    }
+    let name = object.name_any();
+    let parameters = PatchParams {
+        field_manager: Some(names::OPERATOR.to_owned()),
+        ..PatchParams::default()
+    };
+    let effect = Effect::new(effect_name(object), verb);
+    through(context.gate.as_ref(), effect, async {
+        let patch = Patch::Merge(&change);
+        let written = if status {
+            api.patch_status(&name, &parameters, &patch).await
+        } else {
+            api.patch(&name, &parameters, &patch).await
+        };
+        written.map_err(failed("write", &name))
+    })
+    .await
+}
+
+/// Replaces the status of an object whole, if the object is still the one that was planned from.
+pub async fn replace_status<K>(context: &Context, api: &Api<K>, object: &K) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let name = object.name_any();
+    let parameters = PostParams {
+        field_manager: Some(names::OPERATOR.to_owned()),
+        ..PostParams::default()
+    };
+    let effect = Effect::new(format!("{}/status", effect_name(object)), "write");
+    through(context.gate.as_ref(), effect, async {
+        api.replace_status(&name, &parameters, object)
+            .await
+            .map_err(failed("write the status of", &name))
+    })
+    .await
+}
+
+/// Makes an object; one that is there already is as good.
+pub async fn create<K>(context: &Context, api: &Api<K>, object: &K) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let name = object.name_any();
+    let parameters = PostParams {
+        field_manager: Some(names::OPERATOR.to_owned()),
+        ..PostParams::default()
+    };
+    let effect = Effect::new(effect_name(object), "create");
+    through(context.gate.as_ref(), effect, async {
+        match api.create(&parameters, object).await {
+            Ok(made) => Ok(Some(made)),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+            Err(error) => Err(failed("create", &name)(error)),
+        }
+    })
+    .await
+}
+
+/// Replaces an object whole, if it is still the one that was planned from.
+pub async fn replace<K>(context: &Context, api: &Api<K>, object: &K) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let name = object.name_any();
+    let parameters = PostParams {
+        field_manager: Some(names::OPERATOR.to_owned()),
+        ..PostParams::default()
+    };
+    let effect = Effect::new(effect_name(object), "replace");
+    through(context.gate.as_ref(), effect, async {
+        api.replace(&name, &parameters, object).await.map_err(failed("replace", &name))
+    })
+    .await
+}
+
+/// Deletes an object, if it is still the one of this UID; one that is gone already is as good.
+pub async fn delete<K>(context: &Context, api: &Api<K>, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let name = object.name_any();
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    let effect = Effect::new(effect_name(object), "delete");
+    through(context.gate.as_ref(), effect, async {
+        match api.delete(&name, &parameters).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(failed("delete", &name)(error)),
+        }
+    })
+    .await
+}
+
+/// The stamp of the admission policies that stood when lines were last seen.
+pub async fn read_stamp(context: &Context) -> Option<String> {
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), SYSTEM);
+    api.get_opt(STAMP).await.ok().flatten()?.data?.remove("stamp")
+}
+
+/// Remembers the stamp.
+pub async fn write_stamp(context: &Context, stamp: &str) -> Result<(), Error> {
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), SYSTEM);
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": STAMP}, "data": {"stamp": stamp}});
+    let parameters = PatchParams::apply(names::OPERATOR).force();
+    through(context.gate.as_ref(), Effect::new("admission", "stamp"), async {
+        api.patch(STAMP, &parameters, &Patch::Apply(&object))
+            .await
+            .map(drop)
+            .map_err(failed("write", STAMP))
+    })
+    .await
+}

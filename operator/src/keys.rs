@@ -1,0 +1,147 @@
+//! The operator's side of the key server: it makes and destroys keys and says which host may use which. It opens nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use async_trait::async_trait;
+use dejima_crds::bounded::KeyName;
+use vaultrs::api::transit::requests::UpdateKeyConfigurationRequest;
+use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
+use vaultrs::error::ClientError;
+
+use crate::effect::Injected;
+
+/// What can go wrong with keys.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key server refused, or did not answer.
+    #[error("cannot {what} `{name}` at the key server")]
+    Server {
+        /// What was attempted.
+        what: &'static str,
+        /// On which key or policy.
+        name: String,
+        /// What happened.
+        #[source]
+        cause: Box<ClientError>,
+    },
+    /// A test let it fail.
+    #[error(transparent)]
+    Injected(#[from] Injected),
+}
+
+/// What the operator may do with keys.
+#[async_trait]
+pub trait Keys: Send + Sync {
+    /// A key is there.
+    async fn make(&self, key: &KeyName) -> Result<(), Error>;
+    /// A key is gone, and everything that was wrapped with it is noise.
+    async fn destroy(&self, key: &KeyName) -> Result<(), Error>;
+    /// A host may use exactly these keys, from now on.
+    async fn allow(&self, host: &str, keys: &BTreeSet<KeyName>) -> Result<(), Error>;
+}
+
+/// The transit engine of OpenBao or Vault.
+pub struct VaultKeys {
+    client: VaultClient,
+    mount: String,
+}
+
+impl std::fmt::Debug for VaultKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VaultKeys").field("mount", &self.mount).finish_non_exhaustive()
+    }
+}
+
+fn failed(what: &'static str, name: &str) -> impl FnOnce(ClientError) -> Error {
+    let name = name.to_owned();
+    move |cause| Error::Server {
+        what,
+        name,
+        cause: Box::new(cause),
+    }
+}
+
+/// Whether the key server said that something is not there.
+fn absent(error: &ClientError) -> bool {
+    matches!(error, ClientError::APIError { code: 400 | 404, errors } if errors.is_empty() || errors.iter().any(|text| text.contains("not found") || text.contains("no existing key")))
+}
+
+impl VaultKeys {
+    /// A client for an address with a token whose policies allow what this trait does and no more.
+    pub fn new(address: &str, token: &str) -> Result<Self, Error> {
+        let settings = VaultClientSettingsBuilder::default().address(address).token(token).build();
+        let settings = settings.map_err(|error| Error::Server {
+            what: "use the address",
+            name: address.to_owned(),
+            cause: Box::new(ClientError::FileNotFoundError { path: error.to_string() }),
+        })?;
+        let client = VaultClient::new(settings).map_err(failed("reach", address))?;
+        Ok(Self {
+            client,
+            mount: "transit".to_owned(),
+        })
+    }
+}
+
+/// The name of the policy whose content says what a host may use.
+pub fn policy_name(host: &str) -> String {
+    format!("dejima-host-{host}")
+}
+
+/// The content of that policy: a project's key makes data keys and opens them, a shard's key opens.
+pub fn policy_text(mount: &str, keys: &BTreeSet<KeyName>) -> String {
+    let mut text = String::from("# Written by the operator. Exactly the keys of what this host holds.\n");
+    let mut path = |verb: &str, key: &KeyName| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "path \"{mount}/{verb}/{key}\" {{ capabilities = [\"update\"] }}");
+    };
+    for key in keys {
+        path("decrypt", key);
+        path("datakey/plaintext", key);
+    }
+    text
+}
+
+#[async_trait]
+impl Keys for VaultKeys {
+    async fn make(&self, key: &KeyName) -> Result<(), Error> {
+        // Making a key that is there changes nothing (OpenBao, transit, "create key").
+        vaultrs::transit::key::create(&self.client, &self.mount, key.as_str(), None)
+            .await
+            .map_err(failed("make key", key.as_str()))
+    }
+
+    async fn destroy(&self, key: &KeyName) -> Result<(), Error> {
+        let mut allow = UpdateKeyConfigurationRequest::builder();
+        allow.deletion_allowed(true);
+        match vaultrs::transit::key::update(&self.client, &self.mount, key.as_str(), Some(&mut allow)).await {
+            Err(error) if absent(&error) => return Ok(()),
+            other => other.map_err(failed("open for destruction the key", key.as_str()))?,
+        }
+        match vaultrs::transit::key::delete(&self.client, &self.mount, key.as_str()).await {
+            Err(error) if absent(&error) => Ok(()),
+            other => other.map_err(failed("destroy key", key.as_str())),
+        }
+    }
+
+    async fn allow(&self, host: &str, keys: &BTreeSet<KeyName>) -> Result<(), Error> {
+        let name = policy_name(host);
+        vaultrs::sys::policy::set(&self.client, &name, &policy_text(&self.mount, keys))
+            .await
+            .map_err(failed("write policy", &name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_opens_exactly_the_keys_that_are_named() {
+        let text = policy_text("transit", &BTreeSet::from(["project-u".into()]));
+        assert!(text.contains("\"transit/decrypt/project-u\"") && text.contains("\"transit/datakey/plaintext/project-u\""));
+        assert_eq!(text.matches("path").count(), 2);
+        assert_eq!(policy_text("transit", &BTreeSet::new()).matches("path").count(), 0);
+    }
+}

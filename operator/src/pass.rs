@@ -1,0 +1,153 @@
+//! The loop: a pass whenever something changed, or the next end of something comes; after failures, later and later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dejima_crds::bounded::KeyName;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::watched::Watched;
+use crate::{Context, admission, apply, datasets, grants, hosts, projects};
+
+/// What can go wrong in a pass: said once, and the rest of the pass goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error("cannot {what} {name}")]
+    Api {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        name: String,
+        /// What happened.
+        #[source]
+        cause: Box<kube::Error>,
+    },
+    /// The key server.
+    #[error(transparent)]
+    Keys(#[from] crate::keys::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Record(#[from] crate::records::Error),
+    /// A test let it fail.
+    #[error(transparent)]
+    Injected(#[from] crate::effect::Injected),
+}
+
+impl Error {
+    /// Whether somebody else was there first: our copy was old, and the next pass sees it.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Api { cause, .. } => matches!(cause.as_ref(), kube::Error::Api(status) if status.code == 409),
+            Self::Keys(_) | Self::Record(_) | Self::Injected(_) => false,
+        }
+    }
+}
+
+/// What one pass knows beside the stores.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    /// The stores.
+    pub watched: &'a Watched,
+    /// Now.
+    pub now: Timestamp,
+    /// Which admission policies are missing.
+    pub admission: Vec<String>,
+    /// Failures so far.
+    pub failures: Vec<Error>,
+    /// When to look again.
+    pub again: Option<Timestamp>,
+    /// Which keys each host may use, by project: what we wrote last.
+    pub opened: &'a mut BTreeMap<String, BTreeMap<String, BTreeSet<KeyName>>>,
+}
+
+impl Pass<'_> {
+    /// Keeps a failure; a conflict is no failure, only a reason to look again soon.
+    pub fn note(&mut self, what: &str, error: Error) {
+        if error.is_conflict() {
+            tracing::debug!(what, error = %chain(&error), "somebody else was first");
+        } else {
+            tracing::warn!(what, error = %chain(&error), "will be tried again");
+        }
+        self.failures.push(error);
+    }
+
+    /// Looks again at this time, if nothing else comes before.
+    pub fn look_again(&mut self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.again = Some(self.again.map_or(at, |known| known.min(at)));
+        }
+    }
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Runs until told to stop.
+pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+    let mut tasks = JoinSet::new();
+    let watched = Watched::start(&context.client, &mut tasks);
+    if !watched.ready().await {
+        tracing::error!("not everything could be read within a minute; going on with what is there");
+    }
+    tracing::info!("the operator is at work");
+    let wanted = admission::Wanted::from_chart();
+    let mut stamp = apply::read_stamp(&context).await;
+    let mut opened = BTreeMap::new();
+    let mut failures = 0;
+    while !*stop.borrow() {
+        let now = Timestamp::now();
+        let found = wanted.compare(&watched);
+        let mut pass = Pass {
+            watched: &watched,
+            now,
+            admission: found.missing.clone(),
+            failures: Vec::new(),
+            again: None,
+            opened: &mut opened,
+        };
+        hosts::pass(&context, &mut pass).await;
+        if pass.admission.is_empty() && stamp.as_deref() != Some(found.stamp.as_str()) {
+            // Lines that came while a policy was another one, or none, count for nothing until they are written again.
+            match grants::close_gap(&context, &mut pass, &found.stamp).await {
+                Ok(()) => stamp = Some(found.stamp),
+                Err(error) => {
+                    pass.note("the gap in admission", error);
+                    pass.admission = vec!["a policy that has not refused a canary yet".to_owned()];
+                }
+            }
+        }
+        datasets::pass(&context, &mut pass).await;
+        grants::pass(&context, &mut pass).await;
+        projects::pass(&context, &mut pass).await;
+        let serious = pass.failures.iter().any(|error| !error.is_conflict());
+        failures = if serious { failures + 1 } else { 0 };
+        let pause = if serious {
+            context.site.pause(failures)
+        } else if pass.failures.is_empty() {
+            let until = pass.again.and_then(|at| Duration::try_from(now.duration_until(at)).ok());
+            until.unwrap_or(Duration::MAX).min(Duration::from_secs(context.site.resync_seconds))
+        } else {
+            Duration::from_millis(50)
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // After a failure only time helps: a change that our own half-done work made must not hurry us.
+            () = watched.changed.notified(), if !serious => {}
+            _ = stop.changed() => {}
+        }
+    }
+    tasks.shutdown().await;
+    tracing::info!("the operator has stopped");
+    Ok(())
+}

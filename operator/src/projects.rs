@@ -1,0 +1,518 @@
+//! Projects: gathers what the pure plan needs, carries its steps out in their order, then says what is true.
+
+use std::collections::BTreeMap;
+
+use dejima_crds::act::{Act, Kind, Outcome, Phase};
+use dejima_crds::bounded::{Label, ObjectName, Ref};
+use dejima_crds::dataset::reference;
+use dejima_crds::names::{self, PlanKind};
+use dejima_crds::project::DatasetWish;
+use dejima_crds::reason::Decision;
+use dejima_crds::usage_policy::Action;
+use dejima_crds::{AccessGrant, Host, HostPlan, IsolatedProject};
+use dejima_plan::effect::Effect;
+use dejima_plan::placement::Candidate;
+use dejima_plan::project::{Inputs, Next, Step, Wish, next};
+use dejima_policy::egress::Voice;
+use dejima_policy::grants::Judged;
+use dejima_policy::{Case, DatasetFacts, GrantFacts, PolicyFacts, ProjectFacts, facts, judge, openings};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::effect::through;
+use crate::pass::{Error, Pass};
+use crate::{Context, apply, datasets, grants, hosts};
+
+/// One pass over all projects.
+pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
+    let mut projects = pass.watched.projects.state();
+    // The eldest first: who waited longest for a host gets it.
+    projects.sort_by_key(|project| {
+        (
+            project.creation_timestamp().map(|time| time.0),
+            project.namespace(),
+            project.name_any(),
+        )
+    });
+    for project in projects {
+        if pass.watched.fresh(project.as_ref())
+            && let Err(error) = one(context, pass, &project).await
+        {
+            pass.note(
+                &format!("project {}/{}", project.namespace().unwrap_or_default(), project.name_any()),
+                error,
+            );
+        }
+    }
+}
+
+fn labels(pass: &Pass<'_>, namespace: &str) -> BTreeMap<String, String> {
+    let all = pass.watched.namespaces.state();
+    all.iter()
+        .find(|found| found.name_any() == namespace)
+        .map(|found| found.labels().clone())
+        .unwrap_or_default()
+}
+
+fn project_facts(pass: &Pass<'_>, project: &IsolatedProject) -> ProjectFacts {
+    let namespace = project.namespace().unwrap_or_default();
+    facts::project(project, &labels(pass, &namespace), &datasets::attestations(pass, Some(&namespace)))
+}
+
+/// What bears on one dataset for one project.
+struct Bearing {
+    dataset: Option<DatasetFacts>,
+    policies: Vec<PolicyFacts>,
+    grants: Vec<AccessGrant>,
+    counted: Vec<GrantFacts>,
+}
+
+fn bearing(pass: &Pass<'_>, project: &ProjectFacts, namespace: &Label, name: &ObjectName) -> Bearing {
+    let here = |other: Option<String>| other.as_deref() == Some(namespace.as_str());
+    let dataset = pass
+        .watched
+        .datasets
+        .state()
+        .into_iter()
+        .find(|dataset| here(dataset.namespace()) && dataset.name_any() == name.as_str());
+    let policies = pass.watched.policies.state();
+    let mut grants: Vec<AccessGrant> = pass
+        .watched
+        .grants
+        .state()
+        .iter()
+        .filter(|grant| here(grant.namespace()) && grant.spec.dataset == *name && grant.spec.project.uid == project.of.uid)
+        .map(|grant| grant.as_ref().clone())
+        .collect();
+    grants.sort_by_key(|grant| (grant.creation_timestamp().map(|time| time.0), grant.name_any()));
+    Bearing {
+        dataset: dataset.map(|dataset| facts::dataset(&dataset, &datasets::attestations(pass, Some(namespace.as_str())))),
+        policies: policies
+            .iter()
+            .filter(|policy| here(policy.namespace()))
+            .filter_map(|policy| facts::policy(policy))
+            .collect(),
+        counted: grants.iter().filter_map(facts::grant).collect(),
+        grants,
+    }
+}
+
+/// One grant, as its project's verdict has it.
+pub fn judged(context: &Context, pass: &Pass<'_>, grant: &AccessGrant) -> Option<Judged> {
+    let projects = pass.watched.projects.state();
+    let project = projects
+        .iter()
+        .find(|project| project.uid().as_deref() == Some(grant.spec.project.uid.as_str()))?;
+    let facts = project_facts(pass, project);
+    let namespace = Label::from(grant.namespace()?);
+    let mut bearing = bearing(pass, &facts, &namespace, &grant.spec.dataset);
+    bearing.counted.retain(|known| known.name != grant.name_any().as_str());
+    bearing.counted.extend(facts::grant(grant));
+    let wished = project
+        .spec
+        .datasets
+        .iter()
+        .find(|wish| wish.namespace == namespace && wish.name == grant.spec.dataset);
+    let actions: Vec<Action> = wished.map_or_else(|| grant.spec.request.actions.clone(), |wish| wish.actions.clone());
+    let name = reference(&namespace, &grant.spec.dataset);
+    let case = Case {
+        project: &facts,
+        dataset: bearing.dataset.as_ref(),
+        reference: &name,
+        version: None,
+        actions: &actions,
+        policies: &bearing.policies,
+        grants: &bearing.counted,
+    };
+    let verdict = judge(case, pass.now, &context.site.time_zone());
+    verdict.grants.into_iter().find(|judged| judged.name == grant.name_any().as_str())
+}
+
+/// Reads everything, thinks, carries out, says.
+async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) -> Result<(), Error> {
+    let zone = context.site.time_zone();
+    let facts = project_facts(pass, project);
+    let namespace = project.namespace().unwrap_or_default();
+    let plan_name = names::plan_name(PlanKind::Project, &facts.of.uid);
+    let plans: Vec<HostPlan> = pass
+        .watched
+        .plans
+        .state()
+        .iter()
+        .filter(|plan| plan.name_any() == plan_name)
+        .map(|plan| plan.as_ref().clone())
+        .collect();
+    if plans.iter().any(|plan| !pass.watched.fresh(plan)) {
+        return Ok(());
+    }
+    let all_hosts = pass.watched.hosts.state();
+    let alive: Vec<bool> = all_hosts
+        .iter()
+        .map(|host| hosts::alive_until(context, pass, &host.name_any()).is_some_and(|until| pass.now < until))
+        .collect();
+    if all_hosts.iter().any(|host| !pass.watched.fresh(host.as_ref())) {
+        return Ok(());
+    }
+    for host in &all_hosts {
+        // A plan that we made and have not seen yet would be made again.
+        if pass
+            .watched
+            .awaited(&pass.watched.plans, names::host_namespace(&host.name_any()).as_str(), &plan_name)
+        {
+            return Ok(());
+        }
+    }
+    let candidates: Vec<Candidate<'_>> = all_hosts
+        .iter()
+        .zip(alive)
+        .map(|(host, alive)| Candidate {
+            host: host.as_ref(),
+            alive,
+        })
+        .collect();
+    let images: Vec<_> = pass.watched.images.state().iter().map(|image| image.as_ref().clone()).collect();
+
+    let bearings: Vec<(&DatasetWish, Bearing, Ref)> = project
+        .spec
+        .datasets
+        .iter()
+        .map(|wish| {
+            (
+                wish,
+                bearing(pass, &facts, &wish.namespace, &wish.name),
+                reference(&wish.namespace, &wish.name),
+            )
+        })
+        .collect();
+    let wishes: Vec<Wish<'_>> = bearings
+        .iter()
+        .map(|(wish, bearing, name)| {
+            let dataset = bearing.dataset.as_ref();
+            let case = Case {
+                project: &facts,
+                dataset,
+                reference: name,
+                version: wish.version,
+                actions: &wish.actions,
+                policies: &bearing.policies,
+                grants: &bearing.counted,
+            };
+            let verdict = judge(case, pass.now, &zone);
+            let policy = dataset.and_then(|dataset| bearing.policies.iter().find(|policy| policy.name == dataset.policy));
+            Wish {
+                wish,
+                dataset,
+                policy,
+                verdict,
+                grants: bearing.grants.iter().collect(),
+            }
+        })
+        .collect();
+
+    let exposed: Vec<(Ref, Bearing)> = facts
+        .exposed
+        .iter()
+        .filter(|exposure| !bearings.iter().any(|(_, _, name)| *name == exposure.dataset))
+        .filter_map(|exposure| {
+            let (namespace, name) = exposure.dataset.as_str().split_once('/')?;
+            Some((exposure.dataset.clone(), bearing(pass, &facts, &namespace.into(), &name.into())))
+        })
+        .collect();
+    let everything = bearings
+        .iter()
+        .map(|(_, bearing, name)| (name, bearing))
+        .chain(exposed.iter().map(|(name, bearing)| (name, bearing)));
+    let approved: Vec<(&Ref, &Bearing, Vec<dejima_crds::project::EgressEntry>)> = everything
+        .map(|(name, bearing)| (name, bearing, approved_egress(bearing, &wishes, name)))
+        .collect();
+    let voices: Vec<Voice<'_>> = approved
+        .iter()
+        .map(|(name, bearing, approved)| {
+            let under = |policy: &&PolicyFacts| {
+                bearing.dataset.as_ref().is_some_and(|dataset| dataset.policy == policy.name)
+                    || facts
+                        .exposed
+                        .iter()
+                        .any(|exposure| exposure.dataset == **name && exposure.policy_digest == policy.digest)
+            };
+            Voice {
+                dataset: name,
+                policies: bearing.policies.iter().filter(under).map(|policy| &policy.spec).collect(),
+                approved,
+            }
+        })
+        .collect();
+    let openings = openings(&facts, &voices, pass.now, &zone);
+
+    let inputs = Inputs {
+        project,
+        facts: &facts,
+        namespace: &labels(pass, &namespace),
+        candidates: &candidates,
+        images: &images,
+        plans: &plans,
+        wishes: &wishes,
+        openings: &openings,
+        admission: &pass.admission.clone(),
+        now: pass.now,
+        zone: &zone,
+    };
+    let Next { steps, mut status, again } = next(&inputs);
+    pass.look_again(again);
+    if pass.admission.is_empty() {
+        grants::see_terms(project, &mut status, true, pass.now);
+    }
+    let mut current = project.clone();
+    let mut gone = false;
+    for step in steps {
+        gone |= step == Step::Unfinalize;
+        if gone {
+            // What was done is said before the object may go: then nobody reads a status of what is no more.
+            current = say(context, pass, current, &status).await?;
+        }
+        current = carry_out(context, pass, current, &plans, step).await?;
+    }
+    if !gone {
+        say(context, pass, current, &status).await?;
+    }
+    Ok(())
+}
+
+/// The egress that the request names on which the permission of a dataset rests, or would rest.
+fn approved_egress(bearing: &Bearing, wishes: &[Wish<'_>], name: &Ref) -> Vec<dejima_crds::project::EgressEntry> {
+    let of_wish = wishes.iter().find(|wish| reference(&wish.wish.namespace, &wish.wish.name) == *name);
+    let chosen = of_wish.and_then(|wish| {
+        wish.verdict
+            .grants
+            .iter()
+            .rev()
+            .find(|judged| judged.applies && judged.decision == Decision::Permit)
+    });
+    let grant = match (of_wish, chosen) {
+        (Some(_), Some(judged)) => bearing.counted.iter().find(|grant| grant.name == judged.name),
+        (Some(_), None) => None,
+        // Exposed and no longer wished: what was approved for it last.
+        (None, _) => bearing
+            .counted
+            .iter()
+            .rev()
+            .find(|grant| grant.revoked.is_none() && !grant.reviews.is_empty()),
+    };
+    grant.map(|grant| grant.request.egress.clone()).unwrap_or_default()
+}
+
+/// Writes the status, where it changed.
+async fn say(
+    context: &Context,
+    pass: &mut Pass<'_>,
+    project: IsolatedProject,
+    status: &dejima_crds::IsolatedProjectStatus,
+) -> Result<IsolatedProject, Error> {
+    if project.status.as_ref() == Some(status) {
+        return Ok(project);
+    }
+    let api: Api<IsolatedProject> = Api::namespaced(context.client.clone(), &project.namespace().unwrap_or_default());
+    let wanted = IsolatedProject {
+        status: Some(status.clone()),
+        ..project
+    };
+    let written = apply::replace_status(context, &api, &wanted).await?;
+    pass.watched.wrote(&written);
+    Ok(written)
+}
+
+fn act(project: &IsolatedProject, kind: Kind, phase: Phase, host: Option<&ObjectName>) -> Act {
+    let of = facts::project_ref(project);
+    Act {
+        activity: format!("{kind:?}/{}", of.uid).to_lowercase(),
+        phase,
+        kind,
+        used: vec![format!("project/{of}@{}", project.metadata.generation.unwrap_or(0))],
+        generated: Vec::new(),
+        outcome: (phase == Phase::Ended).then_some(Outcome::Done),
+        facts: BTreeMap::new(),
+        host: host.map(ToString::to_string),
+        project: Some(of),
+    }
+}
+
+async fn record(context: &Context, act: &Act) -> Result<(), Error> {
+    let verb = match act.phase {
+        Phase::Begun => "begin",
+        Phase::Ended => "end",
+    };
+    let name = format!("ledger/{:?}", act.kind).to_lowercase();
+    Ok(through(context.gate.as_ref(), Effect::new(name, verb), context.recorder.record(act)).await?)
+}
+
+/// Which keys a host may use: of this project the given ones, of the others what we know of them.
+async fn open(
+    context: &Context,
+    pass: &mut Pass<'_>,
+    host: &ObjectName,
+    project: &str,
+    keys: Option<Vec<dejima_crds::bounded::KeyName>>,
+) -> Result<(), Error> {
+    let plans = pass.watched.plans.state();
+    let namespace = names::host_namespace(host.as_str());
+    let known = pass.opened.entry(host.to_string()).or_insert_with(|| {
+        let here = plans
+            .iter()
+            .filter(|plan| plan.namespace().as_deref() == Some(namespace.as_str()) && !plan.spec.ends);
+        here.filter_map(|plan| plan.spec.project.as_ref())
+            .map(|plan| {
+                let shards = plan.mounts.iter().flat_map(|mount| &mount.shards).map(|shard| shard.key.clone());
+                (plan.of.uid.to_string(), shards.chain([plan.key.clone()]).collect())
+            })
+            .collect()
+    });
+    match keys {
+        Some(keys) => known.insert(project.to_owned(), keys.into_iter().collect()),
+        None => known.remove(project),
+    };
+    let all = known.values().flatten().cloned().collect();
+    through(
+        context.gate.as_ref(),
+        Effect::new(format!("keys/{host}"), "allow"),
+        context.keys.allow(host.as_str(), &all),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Carries one step out; the project as it is after it.
+async fn carry_out(
+    context: &Context,
+    pass: &mut Pass<'_>,
+    project: IsolatedProject,
+    plans: &[HostPlan],
+    step: Step,
+) -> Result<IsolatedProject, Error> {
+    let own: Api<IsolatedProject> = Api::namespaced(context.client.clone(), &project.namespace().unwrap_or_default());
+    let uid = project.uid().unwrap_or_default();
+    match step {
+        Step::Finalize | Step::Unfinalize => {
+            let put_on = step == Step::Finalize;
+            let mut finalizers: Vec<String> = project
+                .finalizers()
+                .iter()
+                .filter(|finalizer| *finalizer != names::FINALIZER)
+                .cloned()
+                .collect();
+            if put_on {
+                finalizers.push(names::FINALIZER.to_owned());
+            } else {
+                record(context, &act(&project, Kind::Delete, Phase::Ended, None)).await?;
+            }
+            let verb = if put_on { "finalize" } else { "unfinalize" };
+            let written = apply::patch(
+                context,
+                &own,
+                &project,
+                json!({"metadata": {"finalizers": finalizers}}),
+                false,
+                verb,
+            )
+            .await?;
+            pass.watched.wrote(&written);
+            return Ok(written);
+        }
+        Step::Hold { host, claim } => {
+            let api: Api<Host> = Api::all(context.client.clone());
+            let Some(object) = pass
+                .watched
+                .hosts
+                .state()
+                .into_iter()
+                .find(|found| found.name_any() == host.as_str())
+            else {
+                return Ok(project);
+            };
+            record(context, &act(&project, Kind::Provision, Phase::Begun, Some(&host))).await?;
+            let mut status = object.status.clone().unwrap_or_default();
+            let change = match claim {
+                None => json!({"status": {"heldBy": facts::project_ref(&project)}}),
+                Some(claim) => {
+                    status.claims.push(claim);
+                    json!({"status": {"claims": status.claims}})
+                }
+            };
+            pass.watched
+                .wrote(&apply::patch(context, &api, object.as_ref(), change, true, "hold").await?);
+        }
+        Step::Release { host } => {
+            let api: Api<Host> = Api::all(context.client.clone());
+            let Some(object) = pass
+                .watched
+                .hosts
+                .state()
+                .into_iter()
+                .find(|found| found.name_any() == host.as_str())
+            else {
+                return Ok(project);
+            };
+            let mut status = object.status.clone().unwrap_or_default();
+            status.claims.retain(|claim| claim.uid != uid.as_str());
+            let held = status.held_by.filter(|held| held.uid != uid.as_str());
+            let change = json!({"status": {"heldBy": held, "claims": status.claims}});
+            pass.watched
+                .wrote(&apply::patch(context, &api, object.as_ref(), change, true, "release").await?);
+        }
+        Step::Request { namespace, name, spec } => {
+            let api: Api<AccessGrant> = Api::namespaced(context.client.clone(), namespace.as_str());
+            let mut grant = AccessGrant::new(name.as_str(), *spec);
+            grant.metadata.namespace = Some(namespace.to_string());
+            apply::create(context, &api, &grant).await?;
+        }
+        Step::DropRequest { namespace, name } => {
+            let api: Api<AccessGrant> = Api::namespaced(context.client.clone(), namespace.as_str());
+            let all = pass.watched.grants.state();
+            if let Some(grant) = all
+                .iter()
+                .find(|grant| grant.name_any() == name.as_str() && grant.namespace().as_deref() == Some(namespace.as_str()))
+            {
+                apply::delete(context, &api, grant.as_ref()).await?;
+            }
+        }
+        Step::OpenKeys { host, keys } => {
+            if let Some(key) = keys.first() {
+                through(context.gate.as_ref(), Effect::new("key/project", "make"), context.keys.make(key)).await?;
+            }
+            open(context, pass, &host, &uid, Some(keys)).await?;
+        }
+        Step::CloseKeys { host } => open(context, pass, &host, &uid, None).await?,
+        Step::DestroyKey { key } => {
+            record(context, &act(&project, Kind::Delete, Phase::Begun, None)).await?;
+            through(
+                context.gate.as_ref(),
+                Effect::new("key/project", "destroy"),
+                context.keys.destroy(&key),
+            )
+            .await?;
+        }
+        Step::Write { host, spec, from } => {
+            let namespace = names::host_namespace(host.as_str());
+            let api: Api<HostPlan> = Api::namespaced(context.client.clone(), namespace.as_str());
+            let mut plan = HostPlan::new(&names::plan_name(PlanKind::Project, &uid.as_str().into()), *spec);
+            plan.metadata.namespace = Some(namespace.to_string());
+            plan.meta_mut().resource_version.clone_from(&from);
+            let written = if from.is_some() {
+                Some(apply::replace(context, &api, &plan).await?)
+            } else {
+                apply::create(context, &api, &plan).await?
+            };
+            if let Some(written) = written {
+                pass.watched.wrote(&written);
+            }
+        }
+        Step::Forget { host } => {
+            let namespace = names::host_namespace(host.as_str());
+            let api: Api<HostPlan> = Api::namespaced(context.client.clone(), namespace.as_str());
+            for plan in plans.iter().filter(|plan| plan.namespace().as_deref() == Some(namespace.as_str())) {
+                apply::delete(context, &api, plan).await?;
+                pass.watched.forget::<HostPlan>(namespace.as_str(), &plan.name_any());
+            }
+        }
+    }
+    Ok(project)
+}

@@ -1,0 +1,52 @@
+//! What is the site's own: one documented schema, the chart's values or `site.yaml`.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
+/// The site.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Site {
+    /// The zone in which dates are read (IANA name).
+    pub zone: String,
+    /// How long a host's lease lasts, in seconds: one that was not renewed for so long is silent.
+    pub host_lease_seconds: u32,
+    /// After a failure the next pass comes after this many milliseconds, then after twice as many, up to `retry_max_ms`.
+    pub retry_ms: u64,
+    /// The longest pause between two passes after failures, in milliseconds.
+    pub retry_max_ms: u64,
+    /// A pass is made after so many seconds even if nothing happened.
+    pub resync_seconds: u64,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            zone: "Asia/Tokyo".to_owned(),
+            host_lease_seconds: 40,
+            retry_ms: 500,
+            retry_max_ms: 30_000,
+            resync_seconds: 60,
+        }
+    }
+}
+
+impl Site {
+    /// The zone. One that nobody knows is refused at start, by [`Site::check`]; until then it is UTC.
+    pub fn time_zone(&self) -> TimeZone {
+        TimeZone::get(&self.zone).unwrap_or(TimeZone::UTC)
+    }
+
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        TimeZone::get(&self.zone).map(drop).map_err(|error| format!("site.zone: {error}"))
+    }
+
+    /// The pause after the n-th failure in a row.
+    pub fn pause(&self, failures: u32) -> Duration {
+        let doubled = self.retry_ms.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        Duration::from_millis(doubled.min(self.retry_max_ms))
+    }
+}

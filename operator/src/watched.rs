@@ -1,0 +1,170 @@
+//! Everything that the operator watches, kept here, and a signal whenever any of it changed.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dejima_crds::{AccessGrant, Attestation, Dataset, Host, HostPlan, IsolatedProject, MachineImage, UsagePolicy};
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// The stores.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Projects.
+    pub projects: Store<IsolatedProject>,
+    /// Datasets.
+    pub datasets: Store<Dataset>,
+    /// Policies.
+    pub policies: Store<UsagePolicy>,
+    /// Grants.
+    pub grants: Store<AccessGrant>,
+    /// Attestations.
+    pub attestations: Store<Attestation>,
+    /// Images.
+    pub images: Store<MachineImage>,
+    /// Hosts.
+    pub hosts: Store<Host>,
+    /// Host plans.
+    pub plans: Store<HostPlan>,
+    /// Namespaces, for their labels.
+    pub namespaces: Store<Namespace>,
+    /// The hosts' signs of life.
+    pub leases: Store<Lease>,
+    /// Admission policies.
+    pub admission: Store<ValidatingAdmissionPolicy>,
+    /// Their bindings.
+    pub bindings: Store<ValidatingAdmissionPolicyBinding>,
+    /// Told whenever something changed.
+    pub changed: Arc<Notify>,
+    written: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+fn follow<K>(client: &Client, tasks: &mut JoinSet<()>, changed: &Arc<Notify>) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Hash + Eq,
+{
+    let (store, writer) = reflector::store();
+    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    tasks.spawn(drive(reflector::reflector(writer, stream), Arc::clone(changed)));
+    store
+}
+
+async fn drive<K: Resource<DynamicType = ()>>(stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send, changed: Arc<Notify>) {
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(_) => changed.notify_one(),
+            Err(error) => tracing::warn!(kind = %K::kind(&()), error = %error, "the watch was interrupted"),
+        }
+    }
+}
+
+impl Watched {
+    /// Starts to watch; the tasks end when the set is dropped.
+    pub fn start(client: &Client, tasks: &mut JoinSet<()>) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            projects: follow(client, tasks, &changed),
+            datasets: follow(client, tasks, &changed),
+            policies: follow(client, tasks, &changed),
+            grants: follow(client, tasks, &changed),
+            attestations: follow(client, tasks, &changed),
+            images: follow(client, tasks, &changed),
+            hosts: follow(client, tasks, &changed),
+            plans: follow(client, tasks, &changed),
+            namespaces: follow(client, tasks, &changed),
+            leases: follow(client, tasks, &changed),
+            admission: follow(client, tasks, &changed),
+            bindings: follow(client, tasks, &changed),
+            changed,
+            written: Arc::default(),
+        }
+    }
+
+    /// Waits until every store was filled once.
+    pub async fn ready(&self) -> bool {
+        macro_rules! wait {
+            ($($store:ident),*) => { true $( && matches!(tokio::time::timeout(Duration::from_mins(1), self.$store.wait_until_ready()).await, Ok(Ok(()))) )* };
+        }
+        wait!(
+            projects,
+            datasets,
+            policies,
+            grants,
+            attestations,
+            images,
+            hosts,
+            plans,
+            namespaces,
+            leases,
+            admission,
+            bindings
+        )
+    }
+
+    /// Remembers what we wrote, so that nothing is planned from an older copy of it.
+    pub fn wrote<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        let Some(version) = version(object) else { return };
+        if let Ok(mut written) = self.written.lock() {
+            let known = written.entry(key(object)).or_default();
+            *known = version.max(*known);
+        }
+    }
+
+    /// Whether our copy is at least as new as what we wrote.
+    pub fn fresh<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let written = self.written.lock().ok().and_then(|written| written.get(&key(object)).copied());
+        written.is_none_or(|written| version(object).is_none_or(|version| version >= written))
+    }
+
+    /// Whether something that we made has not come back to us yet.
+    pub fn awaited<K>(&self, store: &Store<K>, namespace: &str, name: &str) -> bool
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let key = format!("{}/{namespace}/{name}", K::kind(&()));
+        let written = self.written.lock().ok().and_then(|written| written.get(&key).copied());
+        let found = store
+            .state()
+            .into_iter()
+            .find(|object| object.name_any() == name && object.namespace().as_deref() == Some(namespace));
+        match (written, found) {
+            (Some(written), Some(found)) => version(found.as_ref()).is_some_and(|version| version < written),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// Forgets what was deleted.
+    pub fn forget<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
+        if let Ok(mut written) = self.written.lock() {
+            written.remove(&format!("{}/{namespace}/{name}", K::kind(&())));
+        }
+    }
+}
+
+/// Resource versions of one kind can be compared as numbers (Kubernetes 1.35, "comparable resource version").
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!(
+        "{}/{}/{}",
+        K::kind(&()),
+        object.meta().namespace.as_deref().unwrap_or(""),
+        object.meta().name.as_deref().unwrap_or("")
+    )
+}
