@@ -11,18 +11,18 @@ fn main() -> Result<(), Error> {
     packages::install(&ToStderr)?;
     let files = Guest::get(&ToStderr)?;
     let images = dicom::images(&ToStderr)?;
-    let mut lines = format!(
+    let mut lines = vec![format!(
         "export GUEST_KERNEL={} GUEST_INITRD={} GUEST_CMDLINE=\"{}\"\nexport DICOM={}\n",
         files.kernel.display(),
         files.initrd.display(),
         guest::COMMAND_LINE,
         images.display()
-    );
+    )];
     let mut hosts = Vec::new();
     for name in &names {
         let host = Host::start(&platform, name)?;
         let upper = name.to_uppercase();
-        lines.push_str(&format!(
+        lines.push(format!(
             "export {upper}_URI='{}' {upper}_PID={} {upper}_NETNS={} {upper}_IMAGES={}\n",
             host.uri(),
             host.pid(),
@@ -32,7 +32,7 @@ fn main() -> Result<(), Error> {
         hosts.push(host);
     }
     // Nobody reads these lines where the output is closed.
-    let _ = std::io::stdout().write_all(lines.as_bytes());
+    let _ = std::io::stdout().write_all(lines.concat().as_bytes());
     loop {
         std::thread::park();
     }

@@ -34,9 +34,8 @@ load() {
 }
 
 load boot
-# A virtio SCSI host (device type 8) and a SATA controller (PCI class 0106) bring disks of their own.
+# A virtio SCSI host (device type 8) brings disks of its own.
 if grep -qsx 0x0008 /sys/bus/virtio/devices/*/device; then load scsi; fi
-if grep -qs '^0x0106' /sys/bus/pci/devices/*/class; then load sata; fi
 ip link set lo up
 
 seed=
@@ -50,10 +49,11 @@ find_seed() {
 	done
 	return 1
 }
-if find_seed; then
+# A SATA controller is there in every machine and slow to ask: a CD on it is looked for last.
+find_seed || { [ -n "$(argument lab.ip)" ] || { load sata && find_seed; }; }
+if [ -n "$seed" ]; then
 	mkdir -p /run/seed
-	mount -o ro "$seed" /run/seed || say "seed $seed cannot be mounted"
-	say "seed $seed"
+	if mount -t "$(blkid -p -s TYPE -o value "$seed")" -o ro "$seed" /run/seed; then say "seed $seed"; else say "seed $seed cannot be mounted"; fi
 fi
 
 name=$(sed -n 's/^ *"\{0,1\}local-hostname"\{0,1\}: *"\{0,1\}\([A-Za-z0-9.-]*\).*/\1/p' /run/seed/meta-data 2>/dev/null | head -n 1)
@@ -61,7 +61,7 @@ hostname "${name:-guest}"
 
 # The words of network-config in their order, without the signs of YAML and JSON.
 if [ -s /run/seed/network-config ]; then
-	tr '",[]{}' '      ' </run/seed/network-config | sed 's/#.*//; s/:\( \|$\)/ /g' | tr -s ' \t' '\n\n' | awk '
+	tr '",[]{}' '      ' </run/seed/network-config | sed 's/#.*//; s/:\( \|$\)/ /g; s/ :/ /g' | tr -s ' \t' '\n\n' | awk '
 		/^(addresses|gateway4|to|via|mtu|macaddress|nameservers|routes)$/ { key = $1; next }
 		$1 == "-" || $1 == "" { next }
 		key == "addresses" && /\// { print "address", $1; next }

@@ -270,9 +270,12 @@ fn stanza(source: &str, codename: &str) -> Option<String> {
     suites.split_whitespace().find(|suite| *suite == codename)?;
     let lines: Vec<String> = source
         .lines()
-        .map(|line| match line.starts_with("Suites:") {
-            true => format!("Suites: {codename}-backports"),
-            false => line.to_owned(),
+        .map(|line| {
+            if line.starts_with("Suites:") {
+                format!("Suites: {codename}-backports")
+            } else {
+                line.to_owned()
+            }
         })
         .collect();
     Some(lines.join("\n"))
