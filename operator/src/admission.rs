@@ -185,7 +185,7 @@ mod tests {
         let with = [vec![Arc::new(conditional)], policies[1..].to_vec()].concat();
         assert_eq!(wanted.found(&with, &bindings).missing, [policies[0].name_any()]);
         let mut audited = (*bindings[0]).clone();
-        audited.spec.validation_actions = Some(vec!["Audit".to_owned()]);
+        audited.spec.validation_actions = vec!["Audit".to_owned()];
         let with = [vec![Arc::new(audited)], bindings[1..].to_vec()].concat();
         assert_eq!(
             wanted.found(&policies, &with).missing,

@@ -1,7 +1,7 @@
 //! Writes to the API server: each with the resource version it was planned from, each through the gate.
 
 use dejima_crds::names;
-use dejima_plan::effect::Effect;
+use dejima_plan::effect::{Effect, through};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::Context;
-use crate::effect::through;
 use crate::pass::Error;
 
 /// The namespace of the platform's own objects.

@@ -9,7 +9,7 @@ use vaultrs::api::transit::requests::UpdateKeyConfigurationRequest;
 use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
 use vaultrs::error::ClientError;
 
-use crate::effect::Injected;
+use dejima_plan::effect::Injected;
 
 /// What can go wrong with keys.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,6 @@
 pub mod admission;
 pub mod apply;
 pub mod datasets;
-pub mod effect;
 pub mod grants;
 pub mod hosts;
 pub mod keys;

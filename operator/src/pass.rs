@@ -33,7 +33,7 @@ pub enum Error {
     Record(#[from] crate::records::Error),
     /// A test let it fail.
     #[error(transparent)]
-    Injected(#[from] crate::effect::Injected),
+    Injected(#[from] dejima_plan::effect::Injected),
 }
 
 impl Error {

@@ -10,7 +10,7 @@ use dejima_crds::project::DatasetWish;
 use dejima_crds::reason::Decision;
 use dejima_crds::usage_policy::Action;
 use dejima_crds::{AccessGrant, Host, HostPlan, IsolatedProject};
-use dejima_plan::effect::Effect;
+use dejima_plan::effect::{Effect, through};
 use dejima_plan::placement::Candidate;
 use dejima_plan::project::{Inputs, Next, Step, Wish, next};
 use dejima_policy::egress::Voice;
@@ -19,7 +19,6 @@ use dejima_policy::{Case, DatasetFacts, GrantFacts, PolicyFacts, ProjectFacts, f
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use crate::effect::through;
 use crate::pass::{Error, Pass};
 use crate::{Context, apply, datasets, grants, hosts};
 

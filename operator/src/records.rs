@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use dejima_crds::act::Act;
 
-use crate::effect::Injected;
+use dejima_plan::effect::Injected;
 
 /// An act that could not be recorded.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! time out after it took effect, or be the last thing that the process did.
 
 use std::fmt::Debug;
+use std::future::Future;
 
 /// The name of an effect: what is done to what. Names bear no UIDs, so that two clean runs have the same names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,5 +57,31 @@ pub struct Open;
 impl Gate for Open {
     fn fate(&self, _: &Effect) -> Fate {
         Fate::Pass
+    }
+}
+
+/// An effect that a test lets fail.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` was made to fail")]
+pub struct Injected(pub String);
+
+/// Carries an effect out, as the gate says. The future is the caller's; nothing is done here but to ask for it.
+pub async fn through<T, E, F>(gate: &dyn Gate, effect: Effect, act: F) -> Result<T, E>
+where
+    E: From<Injected>,
+    F: Future<Output = Result<T, E>> + Send,
+{
+    match gate.fate(&effect) {
+        Fate::Pass => act.await,
+        Fate::Fail => Err(Injected(effect.to_string()).into()),
+        Fate::TimeOut => {
+            act.await?;
+            Err(Injected(effect.to_string()).into())
+        }
+        Fate::Kill => {
+            // The answer is nobody's any more.
+            let _ = act.await;
+            std::process::abort()
+        }
     }
 }

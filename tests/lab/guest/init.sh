@@ -50,7 +50,15 @@ find_seed() {
 	return 1
 }
 # A SATA controller is there in every machine and slow to ask: a CD on it is looked for last.
-find_seed || { [ -n "$(argument lab.ip)" ] || { load sata && find_seed; }; }
+find_cd() {
+	load sata
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		find_seed && return 0
+		usleep 100000
+	done
+	return 1
+}
+find_seed || [ -n "$(argument lab.ip)" ] || find_cd
 if [ -n "$seed" ]; then
 	mkdir -p /run/seed
 	if mount -t "$(blkid -p -s TYPE -o value "$seed")" -o ro "$seed" /run/seed; then say "seed $seed"; else say "seed $seed cannot be mounted"; fi
@@ -127,8 +135,13 @@ else
 	while ! agent; do sleep 1; done &
 fi
 
+# busybox tells process 1 by a signal what is wanted.
+trap 'exec /sbin/reboot' TERM
+trap 'exec /sbin/poweroff' USR1 USR2
+
 say READY
 while :; do
-	setsid cttyhack sh </dev/console >/dev/console 2>&1
+	setsid cttyhack sh </dev/console >/dev/console 2>&1 &
+	wait $!
 	sleep 1
 done
