@@ -64,12 +64,15 @@ if [ -n "$seed" ]; then
 	if mount -t "$(blkid -p -s TYPE -o value "$seed")" -o ro "$seed" /run/seed; then say "seed $seed"; else say "seed $seed cannot be mounted"; fi
 fi
 
-name=$(sed -n 's/^ *"\{0,1\}local-hostname"\{0,1\}: *"\{0,1\}\([A-Za-z0-9.-]*\).*/\1/p' /run/seed/meta-data 2>/dev/null | head -n 1)
+# The words of a file of the seed in their order, without the signs of YAML and JSON.
+words() {
+	[ ! -s "/run/seed/$1" ] || tr '",[]{}' '      ' <"/run/seed/$1" | sed 's/#.*//; s/:\( \|$\)/ /g; s/ :/ /g' | tr -s ' \t' '\n\n'
+}
+name=$(words meta-data | awk 'key == "local-hostname" { print; exit } { key = $1 }')
 hostname "${name:-guest}"
 
-# The words of network-config in their order, without the signs of YAML and JSON.
 if [ -s /run/seed/network-config ]; then
-	tr '",[]{}' '      ' </run/seed/network-config | sed 's/#.*//; s/:\( \|$\)/ /g; s/ :/ /g' | tr -s ' \t' '\n\n' | awk '
+	words network-config | awk '
 		/^(addresses|gateway4|to|via|mtu|macaddress|nameservers|routes)$/ { key = $1; next }
 		$1 == "-" || $1 == "" { next }
 		key == "addresses" && /\// { print "address", $1; next }

@@ -41,7 +41,11 @@ pub fn entry_in(cache: &Path, name: &str, key: &str, make: impl FnOnce(&Path) ->
     }
     let part = cache.join(format!("{name}-{key}.{}", std::process::id()));
     file("make", &part, std::fs::create_dir_all(&part))?;
-    make(&part)?;
+    if let Err(error) = make(&part) {
+        // Nobody asks for a part.
+        let _ = std::fs::remove_dir_all(&part);
+        return Err(error);
+    }
     match std::fs::rename(&part, &whole) {
         Ok(()) => Ok(whole),
         // Somebody else was first; what he made came from the same.

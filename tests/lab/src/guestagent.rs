@@ -52,6 +52,7 @@ impl Agent {
     }
 
     /// Plugs the agent's port into a running domain that was defined without one; the lab's guest then starts its agent.
+    /// A guest that does no hot-plug must have the port from the beginning.
     pub fn plug_in(&self) -> Result<(), Error> {
         let definition = succeed(&mut self.virsh(&["dumpxml", &self.domain]), None)?;
         if definition.contains(PORT) {

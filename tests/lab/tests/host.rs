@@ -118,7 +118,7 @@ fn a_guest_boots_obeys_its_seed_and_takes_disks_while_it_runs() {
     seed(
         &images.join("seed.iso"),
         &[
-            ("meta-data", "instance-id: one\nlocal-hostname: scan-1\n"),
+            ("meta-data", "{\"instance-id\": \"one\", \"local-hostname\": \"scan-1\"}\n"),
             ("vendor-data", SCRIPT),
             ("network-config", NETWORK),
         ],
