@@ -1,1 +1,16 @@
+//! The hands: the agent of one host. It carries out host plans, and nothing that is not in one.
+//!
+//! ```text
+//! host plan + what the drivers find --plan::host::next--> actions -> drivers -> look again -> HostPlan.status
+//! ```
+//! It dials out; nobody calls it. It knows its own namespace and its own host, and opens only the keys that it holds.
 
+pub mod agent;
+pub mod carry_out;
+pub mod driver;
+pub mod kept;
+pub mod keys;
+pub mod memory;
+
+pub use agent::{Agent, run};
+pub use driver::{Drivers, Error, Recorder};

@@ -1,0 +1,313 @@
+//! The loop of one host: signs of life, plans, actions, status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dejima_crds::bounded::Uid;
+use dejima_crds::condition::seconds;
+use dejima_crds::host_plan::{HostPlanStatus, IsolationProof};
+use dejima_crds::{Host, HostPlan, names};
+use dejima_plan::Seen;
+use dejima_plan::effect::{Effect, through};
+use dejima_plan::host::{Action, Observed, items, next, segment_digest};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::carry_out::carry_out;
+use crate::driver::{Drivers, Error};
+use crate::kept::Kept;
+
+/// One host's agent.
+#[derive(Clone)]
+pub struct Agent {
+    /// The API server, under this host's own identity.
+    pub client: Client,
+    /// The host's name.
+    pub host: String,
+    /// Its drivers.
+    pub drivers: Drivers,
+    /// What it keeps on its disk.
+    pub kept: Arc<Kept>,
+    /// After a failure the next try comes after so many milliseconds, doubled each time up to a minute.
+    pub retry_ms: u64,
+    /// A look at everything after so many seconds even if nothing happened.
+    pub resync_seconds: u64,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+fn api_error(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |cause| Error::Api {
+        what,
+        cause: Box::new(cause),
+    }
+}
+
+/// Runs until told to stop.
+pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+    let mut tasks = JoinSet::new();
+    let namespace = names::host_namespace(&agent.host);
+    let changed = Arc::new(Notify::new());
+    let (store, writer) = reflector::store();
+    let api: Api<HostPlan> = Api::namespaced(agent.client.clone(), namespace.as_str());
+    let events = Arc::clone(&changed);
+    tasks.spawn(async move {
+        let mut stream = std::pin::pin!(reflector::reflector(
+            writer,
+            watcher(api, watcher::Config::default()).default_backoff()
+        ));
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(_) => events.notify_one(),
+                Err(error) => tracing::warn!(error = %error, "the watch was interrupted"),
+            }
+        }
+    });
+    tasks.spawn(signs_of_life(agent.clone()));
+    // Until the plans are known nothing is begun: what runs goes on.
+    while tokio::time::timeout(Duration::from_secs(10), store.wait_until_ready())
+        .await
+        .is_err()
+        && !*stop.borrow()
+    {
+        tracing::warn!("the plans cannot be read yet");
+    }
+    tracing::info!(host = agent.host, "hostd is at work");
+    let mut failures: u32 = 0;
+    let mut written = BTreeMap::new();
+    while !*stop.borrow() {
+        let (failed, again) = look(&agent, &store, &mut written).await;
+        failures = if failed { failures + 1 } else { 0 };
+        let pause = if failed {
+            Duration::from_millis(agent.retry_ms.saturating_mul(1 << failures.min(10)).min(60_000))
+        } else {
+            let until = again.and_then(|at| Duration::try_from(Timestamp::now().duration_until(at)).ok());
+            until.unwrap_or(Duration::MAX).min(Duration::from_secs(agent.resync_seconds))
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = changed.notified() => {}
+            _ = stop.changed() => {}
+        }
+    }
+    tasks.shutdown().await;
+    tracing::info!(host = agent.host, "hostd has stopped; what it holds goes on");
+    Ok(())
+}
+
+/// Renews the lease: a host says that it lives through it, never through status.
+async fn signs_of_life(agent: Agent) {
+    let namespace = names::host_namespace(&agent.host);
+    let leases: Api<Lease> = Api::namespaced(agent.client.clone(), namespace.as_str());
+    let mut said = false;
+    loop {
+        if !said {
+            match say_what_it_is(&agent).await {
+                Ok(()) => said = true,
+                Err(error) => tracing::warn!(error = %error, "cannot say what this host is yet"),
+            }
+        }
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "hostd"},
+            "spec": {"holderIdentity": agent.kept.machine_id(), "renewTime": now, "leaseDurationSeconds": 40},
+        });
+        if let Err(error) = leases
+            .patch("hostd", &PatchParams::apply(names::HOSTD).force(), &Patch::Apply(&lease))
+            .await
+        {
+            tracing::warn!(error = %error, "cannot renew the lease");
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+/// Writes what this host is and has, where it changed.
+async fn say_what_it_is(agent: &Agent) -> Result<(), Error> {
+    let hosts: Api<Host> = Api::all(agent.client.clone());
+    let (capacity, engine) = agent.drivers.machines.capacity().await?;
+    let host = hosts.get(&agent.host).await.map_err(api_error("read this host"))?;
+    let status = host.status.unwrap_or_default();
+    let machine_id = agent.kept.machine_id();
+    if status.machine_id.as_ref() == Some(&machine_id)
+        && status.capacity.as_ref() == Some(&capacity)
+        && status.engine.as_ref() == Some(&engine)
+    {
+        return Ok(());
+    }
+    let change = json!({"status": {"machineId": machine_id, "capacity": capacity, "engine": engine}});
+    through(agent.drivers.gate.as_ref(), Effect::new("host", "say"), async {
+        let written = hosts
+            .patch_status(&agent.host, &PatchParams::default(), &Patch::Merge(&change))
+            .await;
+        written.map(drop).map_err(api_error("say what this host is"))
+    })
+    .await
+}
+
+/// One look at every plan. Whether anything failed, and when the next end of a mount comes.
+async fn look(agent: &Agent, store: &Store<HostPlan>, written: &mut BTreeMap<String, u64>) -> (bool, Option<Timestamp>) {
+    let mut failed = false;
+    let mut again: Option<Timestamp> = None;
+    let owned = agent.drivers.machines.list_owned().await;
+    for plan in store.state() {
+        let Some(project) = plan.spec.project.as_ref() else { continue };
+        let version: Option<u64> = plan.resource_version().and_then(|version| version.parse().ok());
+        if version < written.get(&plan.name_any()).copied() {
+            continue;
+        }
+        let ends = project
+            .mounts
+            .iter()
+            .filter_map(|mount| mount.until.as_ref()?.as_str().parse::<Timestamp>().ok());
+        again = ends.chain(again).filter(|end| *end > Timestamp::now()).min();
+        match one(agent, &plan, &owned).await {
+            Ok(None) => {}
+            Ok(Some(version)) => {
+                written.insert(plan.name_any(), version);
+            }
+            Err(error) => {
+                failed = true;
+                tracing::warn!(plan = plan.name_any(), error = %chain(&error), "will be tried again");
+            }
+        }
+    }
+    (failed, again)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// What the drivers find of one project.
+pub async fn observe(drivers: &Drivers, uid: &Uid, owned: &Seen<BTreeSet<Uid>>) -> Observed {
+    let others = owned
+        .present()
+        .into_iter()
+        .flatten()
+        .filter(|other| *other != uid)
+        .cloned()
+        .collect();
+    Observed {
+        network: drivers.network.observe(uid).await,
+        volumes: drivers.storage.observe(uid).await,
+        domains: drivers.machines.observe(uid).await,
+        others,
+    }
+}
+
+/// One plan: look, compare, act, look again, until nothing is left or something fails; then say how it stands.
+/// The resource version of the status that was written, where it was.
+async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Result<Option<u64>, Error> {
+    let Some(project) = plan.spec.project.as_ref() else {
+        return Ok(None);
+    };
+    if !agent.kept.admit(&plan.name_any(), plan.spec.plan_generation)? {
+        tracing::warn!(
+            plan = plan.name_any(),
+            generation = plan.spec.plan_generation,
+            "an older plan than was seen is refused"
+        );
+        return Ok(None);
+    }
+    let mut proof = None;
+    let mut failure = None;
+    loop {
+        let todo = next(
+            &plan.spec,
+            project,
+            &observe(&agent.drivers, &project.of.uid, owned).await,
+            Timestamp::now(),
+        );
+        if todo.actions.is_empty() {
+            break;
+        }
+        for action in &todo.actions {
+            match carry_out(&agent.drivers, &agent.host, project, action).await {
+                Ok(made) => proof = made.or(proof),
+                // What takes access away goes on although something else fails.
+                Err(error) => failure = failure.or(Some((error, action.name()))),
+            }
+            if failure.is_some() && !matches!(action, Action::Detach(..) | Action::Destroy(_)) {
+                break;
+            }
+        }
+        if failure.is_some() {
+            break;
+        }
+    }
+    let now = Timestamp::now();
+    let left = next(&plan.spec, project, &observe(&agent.drivers, &project.of.uid, owned).await, now);
+    let before = plan.status.clone().unwrap_or_default();
+    let mut status = HostPlanStatus {
+        plan_generation: plan.spec.plan_generation,
+        items: items(&left, &before.items, now),
+        ..before.clone()
+    };
+    status.problem = failure.as_ref().map(|(error, _)| error.reason()).or(left.problem).map(Into::into);
+    if let Some((error, (object, verb))) = &failure {
+        for item in status.items.iter_mut().filter(|item| object.starts_with(item.item.as_str())) {
+            item.reason = Some(error.reason().into());
+            item.message = Some(format!("{verb}: {error}").into());
+        }
+    }
+    if let Some(proof) = proof {
+        status.isolation = Some(IsolationProof {
+            rules_digest: segment_digest(&project.segment),
+            at: seconds(now),
+            refused: proof.refused,
+            passed: proof.passed,
+        });
+    }
+    if left.closed && status.closed_at.is_none() {
+        status.closed_at = Some(seconds(now));
+    }
+    if left.swept && status.swept_at.is_none() {
+        status.swept_at = Some(seconds(now));
+    }
+    let version = if status == before { None } else { say(agent, plan, status).await? };
+    match failure {
+        None => Ok(version),
+        Some((error, _)) => Err(error),
+    }
+}
+
+/// Writes the status of a plan, if the plan is still the one that was carried out.
+async fn say(agent: &Agent, plan: &HostPlan, status: HostPlanStatus) -> Result<Option<u64>, Error> {
+    let api: Api<HostPlan> = Api::namespaced(agent.client.clone(), plan.namespace().as_deref().unwrap_or_default());
+    let swept = status.swept_at.is_some();
+    let wanted = HostPlan {
+        status: Some(status),
+        ..plan.clone()
+    };
+    let parameters = PostParams {
+        field_manager: Some(names::HOSTD.to_owned()),
+        ..PostParams::default()
+    };
+    let written = through(agent.drivers.gate.as_ref(), Effect::new("hostplan/status", "write"), async {
+        match api.replace_status(&plan.name_any(), &parameters, &wanted).await {
+            Ok(written) => Ok(Some(written)),
+            // A newer plan is on its way to us.
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(None),
+            Err(error) => Err(api_error("say how a plan stands")(error)),
+        }
+    })
+    .await?;
+    if swept && written.is_some() {
+        tracing::info!(plan = plan.name_any(), "nothing is left of it on this host");
+    }
+    Ok(written.and_then(|written| written.resource_version()?.parse().ok()))
+}

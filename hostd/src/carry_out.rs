@@ -1,0 +1,101 @@
+//! One action: which verbs of which drivers it takes, in which order, each through the gate.
+
+use std::collections::BTreeMap;
+
+use dejima_crds::act::{Act, Kind, Phase, version_entity};
+use dejima_crds::host_plan::{MountPlan, ProjectPlan};
+use dejima_plan::effect::{Effect, through};
+use dejima_plan::host::Action;
+
+use crate::driver::{Drivers, Error, Proof};
+
+/// Carries one action out. A proof, where it was one.
+pub async fn carry_out(drivers: &Drivers, host: &str, plan: &ProjectPlan, action: &Action) -> Result<Option<Proof>, Error> {
+    let uid = &plan.of.uid;
+    let (object, verb) = action.name();
+    let named = |verb: &'static str| Effect::new(object.clone(), verb);
+    let gate = drivers.gate.as_ref();
+    match action {
+        Action::SealNetwork(segment) => through(gate, named(verb), drivers.network.seal(uid, segment)).await?,
+        Action::ProveIsolation(segment) => return through(gate, named(verb), drivers.network.prove(uid, segment)).await.map(Some),
+        Action::MakeVolume(volume) => {
+            let kept = drivers.storage.observe(uid).await;
+            let kept = kept
+                .present()
+                .and_then(|all| all.iter().find(|known| known.name == volume.name))
+                .and_then(|known| known.wrapped_key.clone());
+            let key = if let Some(wrapped) = kept {
+                through(gate, named("unwrap-key"), drivers.keys.unwrap(&plan.key, &wrapped)).await?
+            } else {
+                let (key, wrapped) = through(gate, named("make-key"), drivers.keys.data_key(&plan.key)).await?;
+                // The wrapped key before the header: a volume whose key nobody kept would be lost.
+                through(gate, named("keep-key"), drivers.storage.keep_key(uid, volume, &wrapped)).await?;
+                key
+            };
+            through(gate, named("format"), drivers.storage.format(uid, volume, &key)).await?;
+        }
+        Action::GrowVolume(volume) => through(gate, named(verb), drivers.storage.grow(uid, volume)).await?,
+        Action::Define(domain) => through(gate, named(verb), drivers.machines.define(plan, domain)).await?,
+        Action::Start(domain) => {
+            let volumes = drivers.storage.observe(uid).await;
+            for volume in plan
+                .volumes
+                .iter()
+                .filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine))
+            {
+                let wrapped = volumes
+                    .present()
+                    .and_then(|all| all.iter().find(|known| known.name == volume.name))
+                    .and_then(|known| known.wrapped_key.clone());
+                let wrapped = wrapped.ok_or_else(|| Error::Missing(format!("volume {} has no wrapped key", volume.name)))?;
+                let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&plan.key, &wrapped)).await?;
+                through(gate, named("give-key"), drivers.machines.give_key(uid, &volume.serial, &key)).await?;
+            }
+            through(gate, named(verb), drivers.machines.start_paused(uid, domain)).await?;
+        }
+        Action::Attach(machine, mount, shard) => {
+            // Begun before an effect that gives access: without a record nothing is attached.
+            through(
+                gate,
+                named("begin"),
+                drivers.recorder.record(&mounted(host, plan, mount, machine.as_str())),
+            )
+            .await?;
+            let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&shard.key, &shard.wrapped_key)).await?;
+            through(gate, named("give-key"), drivers.machines.give_key(uid, &shard.serial, &key)).await?;
+            through(gate, named(verb), drivers.machines.attach(uid, machine, shard)).await?;
+        }
+        Action::Tell(machine, map) => through(gate, named(verb), drivers.machines.tell(uid, machine, map)).await?,
+        Action::Resume(machine) => through(gate, named(verb), drivers.machines.resume(uid, machine)).await?,
+        Action::Detach(machine, serial) => through(gate, named(verb), drivers.machines.detach(uid, machine, serial)).await?,
+        Action::Destroy(machine) => through(gate, named(verb), drivers.machines.destroy(uid, machine)).await?,
+        Action::Undefine(machine) => through(gate, named(verb), drivers.machines.undefine(uid, machine)).await?,
+        Action::RemoveVolume(name) => through(gate, named(verb), drivers.storage.remove(uid, name)).await?,
+        Action::RemoveNetwork => through(gate, named(verb), drivers.network.remove(uid)).await?,
+    }
+    Ok(None)
+}
+
+/// The beginning of a mount in one machine.
+fn mounted(host: &str, plan: &ProjectPlan, mount: &MountPlan, machine: &str) -> Act {
+    Act {
+        activity: format!(
+            "mount/{}/{}@{}/{machine}/{}",
+            plan.of.uid,
+            mount.dataset,
+            mount.version,
+            mount.policy_digest.short(12)
+        ),
+        phase: Phase::Begun,
+        kind: Kind::Mount,
+        project: Some(plan.of.clone()),
+        host: Some(host.to_owned()),
+        used: vec![
+            version_entity(mount.dataset.as_str(), mount.version),
+            format!("policy/{}", mount.policy_digest),
+        ],
+        generated: Vec::new(),
+        outcome: None,
+        facts: BTreeMap::from([("path".to_owned(), mount.path.to_string())]),
+    }
+}

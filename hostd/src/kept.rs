@@ -1,0 +1,117 @@
+//! What a host keeps on its own disk between two lives of hostd: its id, and the highest plan generation it has seen.
+//!
+//! A plan older than what was seen is refused: a stale plan never moves the world back.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use dejima_crds::bounded::Uid;
+use serde::{Deserialize, Serialize};
+
+use crate::driver::Error;
+
+/// The file.
+#[derive(Debug)]
+pub struct Kept {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    machine_id: Uid,
+    generations: BTreeMap<String, u64>,
+}
+
+/// Writes a file whole or not at all: beside it, synced, renamed, the directory synced.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    let mut file = std::fs::File::create(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)?;
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+impl Kept {
+    /// Opens the file, or makes it with a new id.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("host.json");
+        let failed = |cause: std::io::Error| Error::driver("keep", path.display().to_string(), cause);
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let state = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|cause| Error::driver("read", path.display().to_string(), cause))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State {
+                machine_id: uuid::Uuid::new_v4().to_string().into(),
+                generations: BTreeMap::new(),
+            },
+            Err(error) => return Err(failed(error)),
+        };
+        let kept = Self {
+            state: Mutex::new(state),
+            path,
+        };
+        kept.change(|_| ())?;
+        Ok(kept)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+        let lost = || Error::Missing("what the host keeps was lost in a panic".to_owned());
+        let mut state = self.state.lock().map_err(|_| lost())?;
+        let answer = change(&mut state);
+        let bytes = serde_json::to_vec(&*state).map_err(|cause| Error::driver("write", self.path.display().to_string(), cause))?;
+        write_whole(&self.path, &bytes).map_err(|cause| Error::driver("write", self.path.display().to_string(), cause))?;
+        Ok(answer)
+    }
+
+    /// The host's id.
+    pub fn machine_id(&self) -> Uid {
+        self.state.lock().map(|state| state.machine_id.clone()).unwrap_or_default()
+    }
+
+    /// Whether a plan of this generation may be carried out; a higher one than ever is kept before the answer.
+    pub fn admit(&self, plan: &str, generation: u64) -> Result<bool, Error> {
+        let known = self
+            .state
+            .lock()
+            .ok()
+            .and_then(|state| state.generations.get(plan).copied())
+            .unwrap_or(0);
+        if generation <= known {
+            return Ok(generation == known);
+        }
+        self.change(|state| state.generations.insert(plan.to_owned(), generation))?;
+        Ok(true)
+    }
+
+    /// Forgets a plan that was carried out to its end: its UID never comes again.
+    pub fn forget(&self, plan: &str) -> Result<(), Error> {
+        self.change(|state| state.generations.remove(plan)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_plan_is_refused_by_the_next_life_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::open(dir.path()).unwrap();
+        let id = kept.machine_id();
+        assert!(kept.admit("project-u", 2).unwrap());
+        assert!(kept.admit("project-u", 2).unwrap(), "the same again");
+        assert!(!kept.admit("project-u", 1).unwrap());
+        let next = Kept::open(dir.path()).unwrap();
+        assert_eq!(next.machine_id(), id);
+        assert!(!next.admit("project-u", 1).unwrap());
+        assert!(next.admit("project-u", 3).unwrap());
+        assert!(next.admit("project-v", 1).unwrap(), "another plan");
+    }
+}

@@ -1,0 +1,309 @@
+//! Drivers that only remember: for fault injection and scale. Their world is a file that outlives a kill, as disks and
+//! hypervisors do. They run nothing, and a host with them says so (`engine: memory`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use dejima_crds::bounded::{Label, Uid, WrappedKey};
+use dejima_crds::host::{Capacity, Engine, EngineKind};
+use dejima_crds::host_plan::{DomainPlan, ProjectPlan, Segment, ShardPlan, VolumePlan};
+use dejima_plan::Seen;
+use dejima_plan::host::{DomainSeen, DomainState, MapEntry, NetworkSeen, VolumeSeen, definition, map_digest, segment_digest};
+use serde::{Deserialize, Serialize};
+
+use crate::driver::{Error, Machines, Network, PlainKey, Proof, Storage};
+use crate::kept::write_whole;
+
+/// The remembered world of one host.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    path: PathBuf,
+    capacity: Capacity,
+    lock: Arc<Mutex<()>>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct World {
+    projects: BTreeMap<String, Things>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Things {
+    network: Option<NetworkSeen>,
+    volumes: BTreeMap<String, VolumeSeen>,
+    domains: BTreeMap<String, DomainSeen>,
+    // Serials whose key was handed over: the keys themselves are nobody's to remember.
+    given: BTreeSet<String>,
+}
+
+impl Things {
+    fn is_empty(&self) -> bool {
+        self.network.is_none() && self.volumes.is_empty() && self.domains.is_empty()
+    }
+}
+
+impl Memory {
+    /// A world in a file.
+    pub fn new(dir: &Path, capacity: Capacity) -> Result<Self, Error> {
+        std::fs::create_dir_all(dir).map_err(|cause| Error::driver("make", dir.display().to_string(), cause))?;
+        Ok(Self {
+            path: dir.join("world.json"),
+            capacity,
+            lock: Arc::default(),
+        })
+    }
+
+    fn read(&self) -> Result<World, Error> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|cause| Error::driver("read", "the world", cause)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(World::default()),
+            Err(error) => Err(Error::driver("read", "the world", error)),
+        }
+    }
+
+    fn change<T>(&self, project: &Uid, change: impl FnOnce(&mut Things) -> Result<T, Error>) -> Result<T, Error> {
+        let _held = self
+            .lock
+            .lock()
+            .map_err(|_| Error::Missing("the world was lost in a panic".to_owned()))?;
+        let mut world = self.read()?;
+        let things = world.projects.entry(project.to_string()).or_default();
+        let answer = change(things)?;
+        world.projects.retain(|_, things| !things.is_empty());
+        let bytes = serde_json::to_vec_pretty(&world).map_err(|cause| Error::driver("write", "the world", cause))?;
+        write_whole(&self.path, &bytes).map_err(|cause| Error::driver("write", "the world", cause))?;
+        Ok(answer)
+    }
+
+    fn look<T>(&self, project: &Uid, look: impl FnOnce(&Things) -> Option<T>) -> Seen<T> {
+        let Ok(world) = self.read() else { return Seen::Unknown };
+        let things = world.projects.get(project.as_str());
+        things.and_then(look).map_or(Seen::Absent, Seen::Present)
+    }
+}
+
+fn domain<'a>(things: &'a mut Things, machine: &Label) -> Result<&'a mut DomainSeen, Error> {
+    things
+        .domains
+        .get_mut(machine.as_str())
+        .ok_or_else(|| Error::Missing(format!("there is no machine {machine}")))
+}
+
+#[async_trait]
+impl Storage for Memory {
+    async fn observe(&self, project: &Uid) -> Seen<Vec<VolumeSeen>> {
+        self.look(project, |things| {
+            (!things.volumes.is_empty()).then(|| things.volumes.values().cloned().collect())
+        })
+    }
+
+    async fn keep_key(&self, project: &Uid, volume: &VolumePlan, wrapped: &WrappedKey) -> Result<(), Error> {
+        self.change(project, |things| {
+            let fresh = VolumeSeen {
+                name: volume.name.clone(),
+                bytes: 0,
+                wrapped_key: None,
+                formatted: false,
+            };
+            let known = things.volumes.entry(volume.name.to_string()).or_insert(fresh);
+            if known.formatted {
+                return Err(Error::Missing(format!(
+                    "volume {} is formatted: another key would lose it",
+                    volume.name
+                )));
+            }
+            known.wrapped_key = Some(wrapped.clone());
+            Ok(())
+        })
+    }
+
+    async fn format(&self, project: &Uid, volume: &VolumePlan, _: &PlainKey) -> Result<(), Error> {
+        self.change(project, |things| {
+            let missing = || Error::Missing(format!("volume {} has no wrapped key: it could never be opened", volume.name));
+            let known = things
+                .volumes
+                .get_mut(volume.name.as_str())
+                .filter(|known| known.wrapped_key.is_some())
+                .ok_or_else(missing)?;
+            if !known.formatted {
+                (known.formatted, known.bytes) = (true, volume.bytes);
+            }
+            Ok(())
+        })
+    }
+
+    async fn grow(&self, project: &Uid, volume: &VolumePlan) -> Result<(), Error> {
+        self.change(project, |things| {
+            if let Some(known) = things.volumes.get_mut(volume.name.as_str()) {
+                known.bytes = known.bytes.max(volume.bytes);
+            }
+            Ok(())
+        })
+    }
+
+    async fn remove(&self, project: &Uid, name: &Label) -> Result<(), Error> {
+        self.change(project, |things| {
+            things.volumes.remove(name.as_str());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Network for Memory {
+    async fn observe(&self, project: &Uid) -> Seen<NetworkSeen> {
+        self.look(project, |things| things.network.clone())
+    }
+
+    async fn seal(&self, project: &Uid, segment: &Segment) -> Result<(), Error> {
+        self.change(project, |things| {
+            // A reload makes every earlier proof void.
+            things.network = Some(NetworkSeen {
+                rules: segment_digest(segment),
+                proved: None,
+            });
+            Ok(())
+        })
+    }
+
+    async fn prove(&self, project: &Uid, segment: &Segment) -> Result<Proof, Error> {
+        self.change(project, |things| {
+            let network = things.network.as_mut().filter(|network| network.rules == segment_digest(segment));
+            let network = network.ok_or_else(|| Error::Missing("there is no network with these rules to prove".to_owned()))?;
+            network.proved = Some(network.rules.clone());
+            // Nothing was sent: a host that only remembers proves nothing, and says so with its numbers.
+            Ok(Proof { refused: 0, passed: 0 })
+        })
+    }
+
+    async fn remove(&self, project: &Uid) -> Result<(), Error> {
+        self.change(project, |things| {
+            if !things.domains.is_empty() {
+                return Err(Error::Missing("machines still have ports on this network".to_owned()));
+            }
+            things.network = None;
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Machines for Memory {
+    async fn capacity(&self) -> Result<(Capacity, Engine), Error> {
+        Ok((
+            self.capacity.clone(),
+            Engine {
+                kind: EngineKind::Memory,
+                versions: BTreeMap::new(),
+            },
+        ))
+    }
+
+    async fn observe(&self, project: &Uid) -> Seen<Vec<DomainSeen>> {
+        self.look(project, |things| {
+            (!things.domains.is_empty()).then(|| things.domains.values().cloned().collect())
+        })
+    }
+
+    async fn define(&self, plan: &ProjectPlan, wanted: &DomainPlan) -> Result<(), Error> {
+        self.change(&plan.of.uid, |things| {
+            if things.network.is_none() {
+                return Err(Error::Missing("no machine without a sealed network".to_owned()));
+            }
+            let machine = wanted.machine.clone();
+            let fresh = DomainSeen {
+                machine,
+                state: DomainState::Shutoff,
+                definition: definition(plan, wanted),
+                shards: BTreeSet::new(),
+                map: None,
+            };
+            things.domains.entry(wanted.machine.to_string()).or_insert(fresh);
+            Ok(())
+        })
+    }
+
+    async fn give_key(&self, project: &Uid, serial: &Label, _: &PlainKey) -> Result<(), Error> {
+        self.change(project, |things| {
+            things.given.insert(serial.to_string());
+            Ok(())
+        })
+    }
+
+    async fn start_paused(&self, project: &Uid, wanted: &DomainPlan) -> Result<(), Error> {
+        self.change(project, |things| {
+            let found = domain(things, &wanted.machine)?;
+            if found.state == DomainState::Shutoff {
+                found.state = DomainState::Paused;
+            }
+            Ok(())
+        })
+    }
+
+    async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        self.change(project, |things| {
+            let proved = things
+                .network
+                .as_ref()
+                .is_some_and(|network| network.proved.as_ref() == Some(&network.rules));
+            let found = domain(things, machine)?;
+            if !proved || found.state == DomainState::Shutoff {
+                return Err(Error::Missing(format!(
+                    "machine {machine} cannot run: it is off, or its network was not proved"
+                )));
+            }
+            found.state = DomainState::Running;
+            Ok(())
+        })
+    }
+
+    async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error> {
+        self.change(project, |things| {
+            if !things.given.remove(shard.serial.as_str()) {
+                return Err(Error::Missing(format!("shard {} has no key", shard.id)));
+            }
+            domain(things, machine)?.shards.insert(shard.serial.clone());
+            Ok(())
+        })
+    }
+
+    async fn detach(&self, project: &Uid, machine: &Label, serial: &Label) -> Result<(), Error> {
+        self.change(project, |things| {
+            domain(things, machine)?.shards.remove(serial);
+            Ok(())
+        })
+    }
+
+    async fn tell(&self, project: &Uid, machine: &Label, map: &[MapEntry]) -> Result<(), Error> {
+        self.change(project, |things| {
+            domain(things, machine)?.map = Some(map_digest(map));
+            Ok(())
+        })
+    }
+
+    async fn destroy(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        self.change(project, |things| {
+            if let Some(found) = things.domains.get_mut(machine.as_str()) {
+                (found.state, found.map) = (DomainState::Shutoff, None);
+                found.shards.clear();
+            }
+            Ok(())
+        })
+    }
+
+    async fn undefine(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        self.change(project, |things| {
+            things.domains.remove(machine.as_str());
+            Ok(())
+        })
+    }
+
+    async fn list_owned(&self) -> Seen<BTreeSet<Uid>> {
+        match self.read() {
+            Ok(world) => Seen::Present(world.projects.keys().map(|uid| uid.as_str().into()).collect()),
+            Err(_) => Seen::Unknown,
+        }
+    }
+}
