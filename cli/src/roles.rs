@@ -1,0 +1,163 @@
+//! The parts that stay: operator and hostd, each with its own narrow identity.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use dejima_crds::host::Capacity;
+use dejima_hostd::kept::Kept;
+use dejima_hostd::keys::VaultKeys;
+use dejima_hostd::memory::Memory;
+use dejima_hostd::{Agent, Drivers};
+use dejima_operator::{Context, Site};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::sync::watch;
+
+use crate::gate::gate;
+use crate::ledger::{NoLedger, Writer};
+
+/// What the operator needs.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArguments {
+    /// Where the key server answers
+    #[arg(long, env = "DEJIMA_KEYS")]
+    keys: String,
+    /// A file with the operator's token at the key server
+    #[arg(long)]
+    keys_token_file: PathBuf,
+    /// The directory of the ledger
+    #[arg(long)]
+    ledger: PathBuf,
+    /// What is the site's own (YAML)
+    #[arg(long)]
+    site: Option<PathBuf>,
+}
+
+/// What a host's agent needs.
+#[derive(Debug, Args)]
+pub(crate) struct HostdArguments {
+    /// The name of the host
+    #[arg(long)]
+    host: String,
+    /// The directory for what the host keeps
+    #[arg(long)]
+    state: PathBuf,
+    /// Where the key server answers
+    #[arg(long, env = "DEJIMA_KEYS")]
+    keys: String,
+    /// A file with the host's role id at the key server
+    #[arg(long)]
+    role_id_file: PathBuf,
+    /// A file with the host's secret id at the key server
+    #[arg(long)]
+    secret_id_file: PathBuf,
+    /// What the host does its work with
+    #[arg(long, value_enum)]
+    drivers: DriverKind,
+    /// After a failure, try again after so many milliseconds at first
+    #[arg(long, default_value_t = 500)]
+    retry_ms: u64,
+}
+
+/// What a host does its work with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DriverKind {
+    /// Drivers that only remember: for fault injection and scale; they run nothing
+    Memory,
+}
+
+/// A client for a kubeconfig file, or for the usual places.
+pub(crate) async fn client(kubeconfig: Option<PathBuf>) -> Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(&path).with_context(|| format!("cannot read the kubeconfig `{}`", path.display()))?;
+            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+                .await
+                .context("cannot use the kubeconfig")?
+        }
+        None => Config::infer().await.context("cannot find a cluster: set KUBECONFIG")?,
+    };
+    Client::try_from(config).context("cannot talk to the cluster")
+}
+
+fn secret(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+/// True once this process is asked to end.
+fn stop() -> Result<watch::Receiver<bool>> {
+    let (send, receive) = watch::channel(false);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        // Nobody listens any more where the work has ended already.
+        let _ = send.send(true);
+    });
+    Ok(receive)
+}
+
+/// Runs the controllers.
+pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArguments) -> Result<()> {
+    let site: Site = match &arguments.site {
+        Some(path) => serde_yaml::from_str(&secret(path)?).with_context(|| format!("cannot read the site `{}`", path.display()))?,
+        None => Site::default(),
+    };
+    if let Err(problem) = site.check() {
+        bail!("{problem}");
+    }
+    let context = Context {
+        client: client(kubeconfig).await?,
+        keys: Arc::new(dejima_operator::VaultKeys::new(
+            &arguments.keys,
+            &secret(&arguments.keys_token_file)?,
+        )?),
+        recorder: Arc::new(Writer::open(&arguments.ledger, "operator")?),
+        gate: gate(),
+        site: Arc::new(site),
+    };
+    dejima_operator::pass::run(context, stop()?).await.context("the operator ended")
+}
+
+/// Runs the agent of one host.
+pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments) -> Result<()> {
+    let drivers = match arguments.drivers {
+        DriverKind::Memory => {
+            let memory = Arc::new(Memory::new(
+                &arguments.state,
+                Capacity {
+                    cpus: 64,
+                    memory: 256 << 30,
+                    bytes: 4 << 40,
+                },
+            )?);
+            let keys = VaultKeys::new(
+                &arguments.keys,
+                &secret(&arguments.role_id_file)?,
+                &secret(&arguments.secret_id_file)?,
+            )?;
+            Drivers {
+                keys: Arc::new(keys),
+                storage: memory.clone(),
+                network: memory.clone(),
+                machines: memory,
+                recorder: Arc::new(NoLedger),
+                gate: gate(),
+            }
+        }
+    };
+    let agent = Agent {
+        client: client(kubeconfig).await?,
+        host: arguments.host,
+        drivers,
+        kept: Arc::new(Kept::open(&arguments.state)?),
+        retry_ms: arguments.retry_ms,
+        resync_seconds: 30,
+    };
+    dejima_hostd::run(agent, stop()?).await.context("hostd ended")
+}
