@@ -36,9 +36,8 @@ impl dejima_operator::Recorder for Writer {
         let (ledger, name) = (Arc::clone(&self.ledger), self.name.clone());
         let appended = tokio::task::spawn_blocking(move || ledger.append(&name, &value, Timestamp::now())).await;
         match appended {
-            Ok(Ok(_)) => Ok(()),
             // Said before, in other words (another generation, another host): the first word stands.
-            Ok(Err(dejima_ledger::Error::Conflict { .. })) => Ok(()),
+            Ok(Ok(_) | Err(dejima_ledger::Error::Conflict { .. })) => Ok(()),
             Ok(Err(error)) => Err(refused(error.into())),
             Err(error) => Err(refused(error.into())),
         }
