@@ -82,7 +82,13 @@ fn reviews(view: View<'_>, grant: &GrantFacts) -> (Vec<Reason>, bool, (u32, u32)
             orgs(&approvals),
             quorum.distinct_orgs
         );
-        reasons.push(reason(Code::QuorumNotReached, &view.dataset.of, "review.quorum", required, actual));
+        // A request that nobody has looked at yet is pending; one that somebody has is short of a quorum.
+        let code = if grant.reviews.is_empty() {
+            Code::ReviewPending
+        } else {
+            Code::QuorumNotReached
+        };
+        reasons.push(reason(code, &view.dataset.of, "review.quorum", required, actual));
         for line in selves {
             reasons.push(reason(
                 Code::SelfReview,

@@ -4,3 +4,5 @@
 mod admit_examples;
 mod admit_lines;
 mod admit_platform;
+mod reconcile_story;
+mod recover_faults;

@@ -7,6 +7,8 @@
 )]
 #![expect(clippy::must_use_candidate, clippy::missing_panics_doc, reason = "called by tests alone")]
 
+pub mod parts;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,6 +37,7 @@ pub const STUDENT: &str = "student@osaka.example";
 #[derive(Debug)]
 pub struct World {
     plane: ControlPlane,
+    dir: PathBuf,
 }
 
 /// What a request came to.
@@ -70,19 +73,10 @@ pub fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// The platform: started by the first test that asks.
+/// The control plane that tests of admission share: started by the first that asks. Nothing of ours runs on it.
 pub fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| {
-        let runs = dejima_lab::cache::root().join("runs");
-        sweep(&runs);
-        let dir = runs.join(std::process::id().to_string());
-        let binaries = Binaries::get(&ToStderr).expect("the binaries of the real parts");
-        let plane = ControlPlane::start(&binaries, &dir, &people::cast()).expect("a control plane");
-        let world = World { plane };
-        world.install();
-        world
-    })
+    WORLD.get_or_init(|| World::start("admission"))
 }
 
 /// Removes what earlier runs left that are no longer there.
@@ -96,6 +90,23 @@ fn sweep(runs: &Path) {
 }
 
 impl World {
+    /// Starts a control plane with the chart on it.
+    pub fn start(name: &str) -> Self {
+        let runs = dejima_lab::cache::root().join("runs");
+        sweep(&runs);
+        let dir = runs.join(std::process::id().to_string()).join(name);
+        let binaries = Binaries::get(&ToStderr).expect("the binaries of the real parts");
+        let plane = ControlPlane::start(&binaries, &dir, &people::cast()).expect("a control plane");
+        let world = Self { plane, dir };
+        world.install();
+        world
+    }
+
+    /// Where everything of it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn install(&self) {
         let chart = root().join("charts/dejima");
         for folder in ["crds", "templates"] {
