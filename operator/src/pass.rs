@@ -59,8 +59,10 @@ pub struct Pass<'a> {
     pub failures: Vec<Error>,
     /// When to look again.
     pub again: Option<Timestamp>,
-    /// Which keys each host may use, by project: what we wrote last.
+    /// Which keys each host is to have, by project.
     pub opened: &'a mut BTreeMap<String, BTreeMap<String, BTreeSet<KeyName>>>,
+    /// Which keys each host has, as the key server has taken it from us.
+    pub allowed: &'a mut BTreeMap<String, BTreeSet<KeyName>>,
 }
 
 impl Pass<'_> {
@@ -103,7 +105,7 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
     tracing::info!("the operator is at work");
     let wanted = admission::Wanted::from_chart();
     let mut stamp = apply::read_stamp(&context).await;
-    let mut opened = BTreeMap::new();
+    let (mut opened, mut allowed) = (BTreeMap::new(), BTreeMap::new());
     let mut failures = 0;
     while !*stop.borrow() {
         let now = Timestamp::now();
@@ -115,6 +117,7 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
             failures: Vec::new(),
             again: None,
             opened: &mut opened,
+            allowed: &mut allowed,
         };
         hosts::pass(&context, &mut pass).await;
         if pass.admission.is_empty() && stamp.as_deref() != Some(found.stamp.as_str()) {

@@ -1,9 +1,9 @@
 //! Projects: gathers what the pure plan needs, carries its steps out in their order, then says what is true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
-use dejima_crds::bounded::{Label, ObjectName, Ref};
+use dejima_crds::bounded::{KeyName, Label, ObjectName, Ref};
 use dejima_crds::dataset::reference;
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::project::DatasetWish;
@@ -345,13 +345,7 @@ async fn record(context: &Context, act: &Act) -> Result<(), Error> {
 }
 
 /// Which keys a host may use: of this project the given ones, of the others what we know of them.
-async fn open(
-    context: &Context,
-    pass: &mut Pass<'_>,
-    host: &ObjectName,
-    project: &str,
-    keys: Option<Vec<dejima_crds::bounded::KeyName>>,
-) -> Result<(), Error> {
+async fn open(context: &Context, pass: &mut Pass<'_>, host: &ObjectName, project: &str, keys: Option<Vec<KeyName>>) -> Result<(), Error> {
     let plans = pass.watched.plans.state();
     let namespace = names::host_namespace(host.as_str());
     let known = pass.opened.entry(host.to_string()).or_insert_with(|| {
@@ -365,17 +359,25 @@ async fn open(
             })
             .collect()
     });
-    match keys {
-        Some(keys) => known.insert(project.to_owned(), keys.into_iter().collect()),
+    match &keys {
+        Some(keys) => known.insert(project.to_owned(), keys.iter().cloned().collect()),
         None => known.remove(project),
     };
-    let all = known.values().flatten().cloned().collect();
+    let all: BTreeSet<KeyName> = known.values().flatten().cloned().collect();
+    // Said at every pass, written once: what failed half-way is thus made good by the next pass.
+    if pass.allowed.get(host.as_str()) == Some(&all) {
+        return Ok(());
+    }
+    if let Some(key) = keys.as_ref().and_then(|keys| keys.first()) {
+        through(context.gate.as_ref(), Effect::new("key/project", "make"), context.keys.make(key)).await?;
+    }
     through(
         context.gate.as_ref(),
         Effect::new(format!("keys/{host}"), "allow"),
         context.keys.allow(host.as_str(), &all),
     )
     .await?;
+    pass.allowed.insert(host.to_string(), all);
     Ok(())
 }
 
@@ -473,12 +475,7 @@ async fn carry_out(
                 apply::delete(context, &api, grant.as_ref()).await?;
             }
         }
-        Step::OpenKeys { host, keys } => {
-            if let Some(key) = keys.first() {
-                through(context.gate.as_ref(), Effect::new("key/project", "make"), context.keys.make(key)).await?;
-            }
-            open(context, pass, &host, &uid, Some(keys)).await?;
-        }
+        Step::OpenKeys { host, keys } => open(context, pass, &host, &uid, Some(keys)).await?,
         Step::CloseKeys { host } => open(context, pass, &host, &uid, None).await?,
         Step::DestroyKey { key } => {
             record(context, &act(&project, Kind::Delete, Phase::Begun, None)).await?;
@@ -501,6 +498,9 @@ async fn carry_out(
                 apply::create(context, &api, &plan).await?
             };
             if let Some(written) = written {
+                if from.is_none() {
+                    pass.watched.made(&written);
+                }
                 pass.watched.wrote(&written);
             }
         }
@@ -509,7 +509,6 @@ async fn carry_out(
             let api: Api<HostPlan> = Api::namespaced(context.client.clone(), namespace.as_str());
             for plan in plans.iter().filter(|plan| plan.namespace().as_deref() == Some(namespace.as_str())) {
                 apply::delete(context, &api, plan).await?;
-                pass.watched.forget::<HostPlan>(namespace.as_str(), &plan.name_any());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dejima_crds::{AccessGrant, Attestation, Dataset, Host, HostPlan, IsolatedProject, MachineImage, UsagePolicy};
 use futures::{Stream, StreamExt as _};
@@ -48,6 +48,7 @@ pub struct Watched {
     /// Told whenever something changed.
     pub changed: Arc<Notify>,
     written: Arc<Mutex<BTreeMap<String, u64>>>,
+    made: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 fn follow<K>(client: &Client, tasks: &mut JoinSet<()>, changed: &Arc<Notify>) -> Store<K>
@@ -90,6 +91,7 @@ impl Watched {
             bindings: follow(client, tasks, &changed),
             changed,
             written: Arc::default(),
+            made: Arc::default(),
         }
     }
 
@@ -129,29 +131,31 @@ impl Watched {
         written.is_none_or(|written| version(object).is_none_or(|version| version >= written))
     }
 
-    /// Whether something that we made has not come back to us yet.
+    /// Remembers that we made something, until it has come back to us.
+    pub fn made<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        if let Ok(mut made) = self.made.lock() {
+            made.insert(key(object), Instant::now());
+        }
+    }
+
+    /// Whether something that we made has not come back to us yet. What does not come back soon is gone again: somebody
+    /// deleted it before we saw it.
     pub fn awaited<K>(&self, store: &Store<K>, namespace: &str, name: &str) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + 'static,
     {
         let key = format!("{}/{namespace}/{name}", K::kind(&()));
-        let written = self.written.lock().ok().and_then(|written| written.get(&key).copied());
-        let found = store
+        let Ok(mut made) = self.made.lock() else { return false };
+        let Some(since) = made.get(&key) else { return false };
+        let there = store
             .state()
             .into_iter()
-            .find(|object| object.name_any() == name && object.namespace().as_deref() == Some(namespace));
-        match (written, found) {
-            (Some(written), Some(found)) => version(found.as_ref()).is_some_and(|version| version < written),
-            (Some(_), None) => true,
-            (None, _) => false,
+            .any(|object| object.name_any() == name && object.namespace().as_deref() == Some(namespace));
+        if there || since.elapsed() > Duration::from_secs(10) {
+            made.remove(&key);
+            return false;
         }
-    }
-
-    /// Forgets what was deleted.
-    pub fn forget<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
-        if let Ok(mut written) = self.written.lock() {
-            written.remove(&format!("{}/{namespace}/{name}", K::kind(&())));
-        }
+        true
     }
 }
 

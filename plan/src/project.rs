@@ -94,6 +94,7 @@ pub enum Step {
         name: ObjectName,
     },
     /// The keys that the host may use of this project are exactly these; the project's key is made where it is not there.
+    /// A statement rather than a change: it comes with every pass, and whoever carries it out knows whether it is news.
     OpenKeys {
         /// Which host.
         host: ObjectName,
@@ -434,23 +435,23 @@ fn write(inputs: &Inputs<'_>, host: &ObjectName, images: &BTreeMap<ObjectName, I
     let Some(wanted) = project_plan(inputs, images, current) else {
         return Vec::new();
     };
-    if current == Some(&wanted) || existing.is_some_and(|plan| plan.spec.ends) {
+    if existing.is_some_and(|plan| plan.spec.ends) {
         return Vec::new();
     }
-    let keys: BTreeSet<KeyName> = wanted
-        .mounts
-        .iter()
-        .flat_map(|mount| &mount.shards)
-        .map(|shard| shard.key.clone())
-        .collect();
-    let before: BTreeSet<KeyName> = current
-        .iter()
-        .flat_map(|plan| &plan.mounts)
-        .flat_map(|mount| &mount.shards)
-        .map(|shard| shard.key.clone())
-        .collect();
-    let keys = std::iter::once(wanted.key.clone()).chain(keys.iter().cloned()).collect();
+    let shards = |plan: &ProjectPlan| -> BTreeSet<KeyName> {
+        plan.mounts
+            .iter()
+            .flat_map(|mount| &mount.shards)
+            .map(|shard| shard.key.clone())
+            .collect()
+    };
+    let before = current.map(shards).unwrap_or_default();
+    let keys = std::iter::once(wanted.key.clone()).chain(shards(&wanted)).collect();
+    // Said whether or not the plan changes: what was cut short between the two is made good.
     let open = Step::OpenKeys { host: host.clone(), keys };
+    if current == Some(&wanted) {
+        return vec![open];
+    }
     let plan_generation = existing.map_or(1, |plan| plan.spec.plan_generation + 1);
     let spec = HostPlanSpec {
         plan_generation,
@@ -465,12 +466,7 @@ fn write(inputs: &Inputs<'_>, host: &ObjectName, images: &BTreeMap<ObjectName, I
         from,
     };
     // A plan that only takes away is written first: ending access waits for nobody, the key server included.
-    let only_less = current.is_some()
-        && wanted
-            .mounts
-            .iter()
-            .flat_map(|mount| &mount.shards)
-            .all(|shard| before.contains(&shard.key));
+    let only_less = current.is_some() && shards(&wanted).is_subset(&before);
     if only_less { vec![write, open] } else { vec![open, write] }
 }
 
@@ -554,14 +550,16 @@ fn ending(inputs: &Inputs<'_>) -> Vec<Step> {
                 ends: true,
                 ..plan.spec.clone()
             };
+            let from = plan.metadata.resource_version.clone();
             steps.push(Step::Write {
                 host: host.clone(),
                 spec: Box::new(spec),
-                from: plan.metadata.resource_version.clone(),
+                from,
             });
-            steps.push(Step::CloseKeys { host });
-            open = true;
-        } else if status.swept_at.is_some() && status.plan_generation == plan.spec.plan_generation {
+        }
+        steps.push(Step::CloseKeys { host: host.clone() });
+        let swept = status.swept_at.is_some() && status.plan_generation == plan.spec.plan_generation;
+        if plan.spec.ends && swept {
             steps.push(Step::Forget { host });
         } else {
             open = true;
