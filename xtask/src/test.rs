@@ -10,9 +10,6 @@ use crate::{codegen, tidy};
 
 const CARGO_DENY: &str = "0.20.2";
 
-/// Debian packages that the tests need, each with a program or file that shows it is there.
-const PACKAGES: [(&str, &str); 2] = [("openssl", "/usr/bin/openssl"), ("util-linux", "/usr/bin/setpriv")];
-
 pub(crate) fn run() -> Result<()> {
     let root = codegen::root()?;
     let cargo = || {
@@ -34,27 +31,17 @@ pub(crate) fn run() -> Result<()> {
     step("unit and component tests", || {
         shown(cargo().args(["test", "--quiet", "--workspace", "--exclude", "dejima-tests"]))
     })?;
+    step("the binary, with the seam for faults", || {
+        shown(cargo().args(["build", "--quiet", "--package", "dejima", "--features", "faults"]))
+    })?;
     step("end-to-end tests", || shown(cargo().args(["test", "--package", "dejima-tests"])))?;
     say("all steps passed");
     Ok(())
 }
 
-/// Installs what is missing; says what.
+/// Installs what is missing, and says what. What the lab needs of Debian is the lab's to say.
 fn tools() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(_, file)| !std::path::Path::new(file).exists())
-        .map(|(package, _)| *package)
-        .collect();
-    if !missing.is_empty() {
-        say(&format!("    installing {}", missing.join(", ")));
-        shown(Command::new("apt-get").args(["-q", "update"]))?;
-        shown(
-            Command::new("apt-get")
-                .args(["-q", "-y", "install", "--no-install-recommends"])
-                .args(&missing),
-        )?;
-    }
+    dejima_lab::packages::install(&dejima_lab::ToStderr).context("cannot install what the tests need")?;
     shown(Command::new("go").arg("version")).context("Go is needed to build the Kubernetes control plane: install the package golang")
 }
 
