@@ -1,5 +1,9 @@
 //! End to end, as a black box: the real API server under the narrow logins that people and parts have.
-#![expect(clippy::unwrap_used, reason = "this is test code: what cannot go on must stop")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "this is test code: what cannot go on must stop"
+)]
 
 mod admit_examples;
 mod admit_lines;

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "this is test code: what cannot go on must stop"
 )]
 #![expect(clippy::must_use_candidate, clippy::missing_panics_doc, reason = "called by tests alone")]
