@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use dejima_crds::host::Capacity;
+use dejima_crds::host::{Capacity, EngineKind};
 use dejima_hostd::kept::Kept;
 use dejima_hostd::keys::VaultKeys;
 use dejima_hostd::memory::Memory;
+use dejima_hostd::seal::Intake;
 use dejima_hostd::{Agent, Drivers};
 use dejima_operator::{Context, Site};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use object_store::local::LocalFileSystem;
 use tokio::sync::watch;
 
 use crate::gate::gate;
@@ -56,6 +58,12 @@ pub(crate) struct HostdArguments {
     /// What the host does its work with
     #[arg(long, value_enum)]
     drivers: DriverKind,
+    /// The directory below which the intake roots of this host lie
+    #[arg(long)]
+    intake: Option<PathBuf>,
+    /// The image store, a directory
+    #[arg(long)]
+    image_store: Option<PathBuf>,
     /// After a failure, try again after so many milliseconds at first
     #[arg(long, default_value_t = 500)]
     retry_ms: u64,
@@ -66,6 +74,8 @@ pub(crate) struct HostdArguments {
 pub(crate) enum DriverKind {
     /// Drivers that only remember: for fault injection and scale; they run nothing
     Memory,
+    /// None: the host seals datasets and runs no machines
+    None,
 }
 
 /// A client for a kubeconfig file, or for the usual places.
@@ -126,36 +136,53 @@ pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArg
 
 /// Runs the agent of one host.
 pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments) -> Result<()> {
-    let drivers = match arguments.drivers {
-        DriverKind::Memory => {
-            let memory = Arc::new(Memory::new(
-                &arguments.state,
-                Capacity {
-                    cpus: 64,
-                    memory: 256 << 30,
-                    bytes: 4 << 40,
-                },
-            )?);
-            let keys = VaultKeys::new(
-                &arguments.keys,
-                &secret(&arguments.role_id_file)?,
-                &secret(&arguments.secret_id_file)?,
-            )?;
-            Drivers {
-                keys: Arc::new(keys),
-                storage: memory.clone(),
-                network: memory.clone(),
-                machines: memory,
-                recorder: Arc::new(NoLedger),
-                gate: gate(),
-            }
+    let (capacity, kind) = match arguments.drivers {
+        DriverKind::Memory => (
+            Capacity {
+                cpus: 64,
+                memory: 256 << 30,
+                bytes: 4 << 40,
+            },
+            EngineKind::Memory,
+        ),
+        DriverKind::None => (Capacity::default(), EngineKind::None),
+    };
+    let memory = Arc::new(Memory::new(&arguments.state, capacity, kind)?);
+    let keys = VaultKeys::new(
+        &arguments.keys,
+        &secret(&arguments.role_id_file)?,
+        &secret(&arguments.secret_id_file)?,
+    )?;
+    let drivers = Drivers {
+        keys: Arc::new(keys),
+        storage: memory.clone(),
+        network: memory.clone(),
+        machines: memory,
+        recorder: Arc::new(NoLedger),
+        gate: gate(),
+    };
+    let intake = match (arguments.intake, arguments.image_store) {
+        (Some(sources), Some(store)) => {
+            let scratch = arguments.state.join("scratch");
+            std::fs::create_dir_all(&store).with_context(|| format!("cannot make the image store `{}`", store.display()))?;
+            let store = LocalFileSystem::new_with_prefix(&store)
+                .context("cannot open the image store")?
+                .with_fsync(true);
+            Some(Intake {
+                sources,
+                scratch,
+                store: Arc::new(store),
+            })
         }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => bail!("a host that seals needs both --intake and --image-store"),
     };
     let agent = Agent {
         client: client(kubeconfig).await?,
         host: arguments.host,
         drivers,
         kept: Arc::new(Kept::open(&arguments.state)?),
+        intake,
         retry_ms: arguments.retry_ms,
         resync_seconds: 30,
     };

@@ -24,7 +24,9 @@ use tokio::task::JoinSet;
 
 use crate::carry_out::carry_out;
 use crate::driver::{Drivers, Error};
+use crate::intake;
 use crate::kept::Kept;
+use crate::seal::Intake;
 
 /// One host's agent.
 #[derive(Clone)]
@@ -37,6 +39,8 @@ pub struct Agent {
     pub drivers: Drivers,
     /// What it keeps on its disk.
     pub kept: Arc<Kept>,
+    /// What it seals with, where it has the role intake.
+    pub intake: Option<Intake>,
     /// After a failure the next try comes after so many milliseconds, doubled each time up to a minute.
     pub retry_ms: u64,
     /// A look at everything after so many seconds even if nothing happened.
@@ -164,13 +168,17 @@ async fn look(agent: &Agent, store: &Store<HostPlan>, written: &mut BTreeMap<Str
     let mut again: Option<Timestamp> = None;
     let owned = agent.drivers.machines.list_owned().await;
     for plan in store.state() {
-        let Some(project) = plan.spec.project.as_ref() else { continue };
+        let mounts = plan
+            .spec
+            .project
+            .as_ref()
+            .map(|project| project.mounts.as_slice())
+            .unwrap_or_default();
         let version: Option<u64> = plan.resource_version().and_then(|version| version.parse().ok());
         if version < written.get(&plan.name_any()).copied() {
             continue;
         }
-        let ends = project
-            .mounts
+        let ends = mounts
             .iter()
             .filter_map(|mount| mount.until.as_ref()?.as_str().parse::<Timestamp>().ok());
         again = ends.chain(again).filter(|end| *end > Timestamp::now()).min();
@@ -212,9 +220,6 @@ pub async fn observe(drivers: &Drivers, uid: &Uid, owned: &Seen<BTreeSet<Uid>>) 
 /// One plan: look, compare, act, look again, until nothing is left or something fails; then say how it stands.
 /// The resource version of the status that was written, where it was.
 async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Result<Option<u64>, Error> {
-    let Some(project) = plan.spec.project.as_ref() else {
-        return Ok(None);
-    };
     if !agent.kept.admit(&plan.name_any(), plan.spec.plan_generation)? {
         tracing::warn!(
             plan = plan.name_any(),
@@ -223,6 +228,28 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
         );
         return Ok(None);
     }
+    if let Some(order) = plan.spec.intake.as_ref() {
+        let before = plan.status.clone().unwrap_or_default();
+        let held = owned.present().is_none_or(|projects| !projects.is_empty());
+        let (status, failure) = intake::look(
+            &agent.drivers,
+            agent.intake.as_ref(),
+            &plan.spec,
+            order,
+            &before,
+            held,
+            Timestamp::now(),
+        )
+        .await;
+        let version = if status == before { None } else { say(agent, plan, status).await? };
+        return match failure {
+            None => Ok(version),
+            Some(error) => Err(error),
+        };
+    }
+    let Some(project) = plan.spec.project.as_ref() else {
+        return Ok(None);
+    };
     let mut proof = None;
     let mut failure = None;
     loop {

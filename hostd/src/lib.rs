@@ -8,9 +8,12 @@
 pub mod agent;
 pub mod carry_out;
 pub mod driver;
+pub mod intake;
 pub mod kept;
 pub mod keys;
 pub mod memory;
+pub mod scan;
+pub mod seal;
 
 pub use agent::{Agent, run};
 pub use driver::{Drivers, Error, Recorder};

@@ -21,6 +21,7 @@ use crate::kept::write_whole;
 pub struct Memory {
     path: PathBuf,
     capacity: Capacity,
+    kind: EngineKind,
     lock: Arc<Mutex<()>>,
 }
 
@@ -46,11 +47,12 @@ impl Things {
 
 impl Memory {
     /// A world in a file.
-    pub fn new(dir: &Path, capacity: Capacity) -> Result<Self, Error> {
+    pub fn new(dir: &Path, capacity: Capacity, kind: EngineKind) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|cause| Error::driver("make", dir.display().to_string(), cause))?;
         Ok(Self {
             path: dir.join("world.json"),
             capacity,
+            kind,
             lock: Arc::default(),
         })
     }
@@ -195,7 +197,7 @@ impl Machines for Memory {
         Ok((
             self.capacity.clone(),
             Engine {
-                kind: EngineKind::Memory,
+                kind: self.kind,
                 versions: BTreeMap::new(),
             },
         ))

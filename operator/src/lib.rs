@@ -12,6 +12,7 @@ pub mod datasets;
 pub mod grants;
 pub mod hosts;
 pub mod keys;
+mod opened;
 pub mod pass;
 pub mod projects;
 pub mod records;

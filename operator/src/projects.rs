@@ -1,6 +1,6 @@
 //! Projects: gathers what the pure plan needs, carries its steps out in their order, then says what is true.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
 use dejima_crds::bounded::{KeyName, Label, ObjectName, Ref};
@@ -19,6 +19,7 @@ use dejima_policy::{Case, DatasetFacts, GrantFacts, PolicyFacts, ProjectFacts, f
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
+use crate::opened::open;
 use crate::pass::{Error, Pass};
 use crate::{Context, apply, datasets, grants, hosts};
 
@@ -344,43 +345,6 @@ async fn record(context: &Context, act: &Act) -> Result<(), Error> {
     Ok(through(context.gate.as_ref(), Effect::new(name, verb), context.recorder.record(act)).await?)
 }
 
-/// Which keys a host may use: of this project the given ones, of the others what we know of them.
-async fn open(context: &Context, pass: &mut Pass<'_>, host: &ObjectName, project: &str, keys: Option<Vec<KeyName>>) -> Result<(), Error> {
-    let plans = pass.watched.plans.state();
-    let namespace = names::host_namespace(host.as_str());
-    let known = pass.opened.entry(host.to_string()).or_insert_with(|| {
-        let here = plans
-            .iter()
-            .filter(|plan| plan.namespace().as_deref() == Some(namespace.as_str()) && !plan.spec.ends);
-        here.filter_map(|plan| plan.spec.project.as_ref())
-            .map(|plan| {
-                let shards = plan.mounts.iter().flat_map(|mount| &mount.shards).map(|shard| shard.key.clone());
-                (plan.of.uid.to_string(), shards.chain([plan.key.clone()]).collect())
-            })
-            .collect()
-    });
-    match &keys {
-        Some(keys) => known.insert(project.to_owned(), keys.iter().cloned().collect()),
-        None => known.remove(project),
-    };
-    let all: BTreeSet<KeyName> = known.values().flatten().cloned().collect();
-    // Said at every pass, written once: what failed half-way is thus made good by the next pass.
-    if pass.allowed.get(host.as_str()) == Some(&all) {
-        return Ok(());
-    }
-    if let Some(key) = keys.as_ref().and_then(|keys| keys.first()) {
-        through(context.gate.as_ref(), Effect::new("key/project", "make"), context.keys.make(key)).await?;
-    }
-    through(
-        context.gate.as_ref(),
-        Effect::new(format!("keys/{host}"), "allow"),
-        context.keys.allow(host.as_str(), &all),
-    )
-    .await?;
-    pass.allowed.insert(host.to_string(), all);
-    Ok(())
-}
-
 /// Carries one step out; the project as it is after it.
 async fn carry_out(
     context: &Context,
@@ -475,8 +439,11 @@ async fn carry_out(
                 apply::delete(context, &api, grant.as_ref()).await?;
             }
         }
-        Step::OpenKeys { host, keys } => open(context, pass, &host, &uid, Some(keys)).await?,
-        Step::CloseKeys { host } => open(context, pass, &host, &uid, None).await?,
+        Step::OpenKeys { host, keys } => {
+            let make: Vec<KeyName> = keys.first().cloned().into_iter().collect();
+            open(context, pass, &host, &uid, Some(keys), &make).await?;
+        }
+        Step::CloseKeys { host } => open(context, pass, &host, &uid, None, &[]).await?,
         Step::DestroyKey { key } => {
             record(context, &act(&project, Kind::Delete, Phase::Begun, None)).await?;
             through(

@@ -6,8 +6,10 @@
 //! ```
 //! Carried out, a plan leaves an empty plan; cut short, exactly its rest: both functions look only at what is there.
 
+pub mod dataset;
 pub mod effect;
 pub mod host;
+pub mod manifest;
 pub mod placement;
 pub mod problems;
 pub mod project;
@@ -15,3 +17,9 @@ pub mod seen;
 pub mod segment;
 
 pub use seen::Seen;
+
+/// The generation of a plan that is made: the time in milliseconds, so that one that was deleted and is made again
+/// under its name is not older than what its host has seen.
+pub(crate) fn first_generation(now: jiff::Timestamp) -> u64 {
+    u64::try_from(now.as_millisecond()).unwrap_or(1).max(1)
+}

@@ -452,7 +452,7 @@ fn write(inputs: &Inputs<'_>, host: &ObjectName, images: &BTreeMap<ObjectName, I
     if current == Some(&wanted) {
         return vec![open];
     }
-    let plan_generation = existing.map_or(1, |plan| plan.spec.plan_generation + 1);
+    let plan_generation = existing.map_or_else(|| crate::first_generation(inputs.now), |plan| plan.spec.plan_generation + 1);
     let spec = HostPlanSpec {
         plan_generation,
         ends: false,

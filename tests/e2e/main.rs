@@ -8,5 +8,6 @@
 mod admit_examples;
 mod admit_lines;
 mod admit_platform;
+mod reconcile_seal;
 mod reconcile_story;
 mod recover_faults;

@@ -75,7 +75,7 @@ impl Platform {
             running: BTreeMap::new(),
         };
         for host in hosts {
-            platform.add_host(host);
+            platform.add_host(host, "{roles: [machines]}");
         }
         let image = "apiVersion: dejima.dev/v1alpha1\nkind: MachineImage\nmetadata: {name: probe}\nspec: {format: kernel-initrd, guest: probe, \
              boot: {kernel: {path: vmlinux, digest: \"sha256:HEX\", initrd: initrd, initrdDigest: \"sha256:HEX\"}}}\n";
@@ -83,10 +83,11 @@ impl Platform {
         platform
     }
 
-    fn add_host(&self, host: &str) {
+    /// A host as an admin makes it: the object, its namespace, its identities.
+    pub fn add_host(&self, host: &str, spec: &str) {
         let space = format!("dejima-host-{host}");
         let manifest = format!(
-            "apiVersion: dejima.dev/v1alpha1\nkind: Host\nmetadata: {{name: {host}}}\nspec: {{roles: [machines]}}\n---\n\
+            "apiVersion: dejima.dev/v1alpha1\nkind: Host\nmetadata: {{name: {host}}}\nspec: {spec}\n---\n\
              apiVersion: v1\nkind: Namespace\nmetadata: {{name: {space}}}\n---\n\
              apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: hostd, namespace: {space}}}\n---\n\
              apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: hostd, namespace: {space}}}\n\
@@ -126,6 +127,18 @@ impl Platform {
     /// Where a host keeps what it keeps.
     pub fn host_dir(&self, host: &str) -> PathBuf {
         self.dir.join("hosts").join(host)
+    }
+
+    /// Where sealed shards lie.
+    pub fn image_store(&self) -> PathBuf {
+        self.dir.join("image-store")
+    }
+
+    /// The directory below which the intake roots of a host lie; a host that has one seals.
+    pub fn sources(&self, host: &str) -> PathBuf {
+        let path = self.dir.join("sources").join(host);
+        std::fs::create_dir_all(&path).expect("a directory for sources");
+        path
     }
 
     /// What a host that only remembers remembers.
@@ -170,9 +183,14 @@ impl Platform {
         let login = format!("system:serviceaccount:dejima-host-{host}:hostd");
         let mut command = self.command(host, &self.world.plane().kubeconfig(&login), faults);
         let folder = self.host_dir(host);
+        let intake = self.dir.join("sources").join(host);
+        let drivers = if intake.exists() { "none" } else { "memory" };
         command
-            .args(["hostd", "--drivers", "memory", "--retry-ms", "100", "--host", host, "--state"])
+            .args(["hostd", "--drivers", drivers, "--retry-ms", "100", "--host", host, "--state"])
             .arg(&folder);
+        if intake.exists() {
+            command.arg("--intake").arg(intake).arg("--image-store").arg(self.image_store());
+        }
         command
             .arg("--role-id-file")
             .arg(folder.join("role-id"))

@@ -1,0 +1,113 @@
+//! The order to seal: read and report; once there are keys, seal what is new and report that.
+
+use std::sync::Arc;
+
+use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IntakePlan, Item, ItemState};
+use dejima_plan::effect::{Effect, through};
+use dejima_plan::manifest::{ShardFiles, shards};
+use jiff::Timestamp;
+
+use crate::driver::{Drivers, Error};
+use crate::scan::Source;
+use crate::seal::{Intake, seal};
+
+/// The source of a plan, open, and its shards as they are now.
+async fn read(intake: &Intake, plan: &IntakePlan) -> Result<(Arc<Source>, Vec<ShardFiles>, dejima_crds::host_plan::Scanned), Error> {
+    let (base, root, path) = (intake.sources.clone(), plan.root.to_string(), plan.source.path.to_string());
+    let (limit, version) = (plan.shard_bytes, plan.version);
+    let work = move || {
+        let source = Source::open(&base, &root, &path)?;
+        let (all, scanned) = shards(source.scan()?, limit, version).map_err(|error| Error::Missing(error.to_string()))?;
+        Ok((Arc::new(source), all, scanned))
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|cause| Error::driver("read", "the source", cause))?
+}
+
+/// One look at an order to seal: the status as it is after it.
+pub async fn look(
+    drivers: &Drivers,
+    intake: Option<&Intake>,
+    spec: &HostPlanSpec,
+    plan: &IntakePlan,
+    before: &HostPlanStatus,
+    held: bool,
+    now: Timestamp,
+) -> (HostPlanStatus, Option<Error>) {
+    let mut status = HostPlanStatus {
+        plan_generation: spec.plan_generation,
+        ..before.clone()
+    };
+    let result = match intake {
+        None => Err(Error::Missing("this host has no intake: it was started without one".to_owned())),
+        Some(_) if held => Err(Error::Missing("a host that is held by a project seals nothing".to_owned())),
+        Some(intake) => carry_out(drivers, intake, plan, &mut status).await,
+    };
+    let (state, error) = match result {
+        Ok(true) => (ItemState::Ready, None),
+        Ok(false) => (ItemState::Pending, None),
+        Err(error) => (ItemState::Failed, Some(error)),
+    };
+    let message = error.as_ref().map(|error| dejima_crds::bounded::Prose::from(chain(error)));
+    let since = before
+        .items
+        .iter()
+        .find(|item| item.item == "seal" && item.state == state)
+        .map(|item| item.since.clone());
+    status.problem = error.as_ref().map(|error| error.reason().into());
+    status.items = vec![Item {
+        item: "seal".into(),
+        state,
+        reason: error.as_ref().map(|error| error.reason().into()),
+        message,
+        wrapped_key: None,
+        since: since.unwrap_or_else(|| dejima_crds::condition::seconds(now)),
+    }];
+    (status, error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Reads, where that was not done yet; seals what has a key and is not sealed. Whether all of it is sealed.
+async fn carry_out(drivers: &Drivers, intake: &Intake, plan: &IntakePlan, status: &mut HostPlanStatus) -> Result<bool, Error> {
+    let gate = drivers.gate.as_ref();
+    let scanned = status.scanned.as_ref().filter(|scanned| scanned.version == plan.version);
+    if scanned.is_none() {
+        let (_, _, found) = through(gate, Effect::new("seal", "scan"), read(intake, plan)).await?;
+        status.scanned = Some(found);
+        status.sealed.clear();
+        return Ok(false);
+    }
+    let missing = |status: &HostPlanStatus| plan.keys.iter().any(|key| !status.sealed.iter().any(|shard| shard.id == key.shard));
+    if !missing(status) {
+        return Ok(!plan.keys.is_empty()
+            || status.scanned.as_ref().is_some_and(|scanned| {
+                scanned
+                    .shards
+                    .iter()
+                    .all(|shard| plan.known.iter().any(|known| known.id == shard.id))
+            }));
+    }
+    let (source, all, found) = through(gate, Effect::new("seal", "read-again"), read(intake, plan)).await?;
+    if status.scanned.as_ref() != Some(&found) {
+        return Err(Error::Missing(
+            "the source changed since it was read: raise revision when it stands still".to_owned(),
+        ));
+    }
+    for key in &plan.keys {
+        if status.sealed.iter().any(|shard| shard.id == key.shard) {
+            continue;
+        }
+        let Some(shard) = all.iter().find(|shard| shard.id == key.shard) else {
+            continue;
+        };
+        let named = |verb| Effect::new("seal/shard", verb);
+        let (plain, wrapped) = through(gate, named("make-key"), drivers.keys.data_key(&key.key)).await?;
+        let sealed = seal(intake, Arc::clone(&source), shard.clone(), key.key.clone(), plain, wrapped);
+        status.sealed.push(through(gate, named("seal"), sealed).await?);
+    }
+    Ok(true)
+}

@@ -1,0 +1,188 @@
+//! Seals one shard: its files into a reproducible read-only image (erofs), that under its own key (LUKS1), that into the image store.
+//!
+//! ```text
+//! source --copy, compared with the manifest--> staging --mkfs.erofs--> image --qemu-img--> encrypted file --> image store
+//! ```
+//! A plain key is never a file: cryptsetup and qemu-img get it through a pipe.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use dejima_crds::bounded::{Digest, KeyName, WrappedKey};
+use dejima_crds::dataset::Shard;
+use dejima_crds::names;
+use dejima_plan::manifest::ShardFiles;
+use object_store::ObjectStore;
+use object_store::buffered::BufWriter;
+use object_store::path::Path as StorePath;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::driver::{Error, PlainKey};
+use crate::scan::{Source, digest};
+
+/// The header of LUKS1 with a 512-bit key in front of the data.
+const HEADER: u64 = 2 << 20;
+
+/// Where a host that seals finds and keeps things.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// The directory below which all intake roots lie.
+    pub sources: PathBuf,
+    /// Scratch space, on a disk as well protected as the sources: what lies here is plain for a moment.
+    pub scratch: PathBuf,
+    /// The image store.
+    pub store: Arc<dyn ObjectStore>,
+}
+
+/// The path of an encrypted shard in the image store: by its content, so that nothing is ever written over.
+pub fn store_path(stored: &Digest) -> StorePath {
+    StorePath::from(format!("shards/{}.luks", stored.hex()))
+}
+
+fn run(what: &'static str, command: &mut Command, key: Option<&PlainKey>) -> Result<(), Error> {
+    let failed = |cause: std::io::Error| Error::driver(what, command_name(what), cause);
+    let stdin = if key.is_some() { Stdio::piped() } else { Stdio::null() };
+    let mut child = command
+        .stdin(stdin)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let (Some(key), Some(mut pipe)) = (key, child.stdin.take()) {
+        pipe.write_all(key.as_bytes()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Missing(format!(
+        "{what}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}
+
+fn command_name(what: &str) -> String {
+    format!("with the program for it ({what})")
+}
+
+/// Copies the files of a shard, and fails, naming the file, if one is no longer what was read.
+fn stage(source: &Source, shard: &ShardFiles, folder: &Path) -> Result<(), Error> {
+    for entry in &shard.files {
+        let target = folder.join(&entry.path);
+        let failed = |cause: std::io::Error| Error::driver("copy", format!("`{}`", entry.path), cause);
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut copy = std::fs::File::create(&target).map_err(failed)?;
+        let (bytes, seen) = digest(&mut source.file(&entry.path)?, |piece| copy.write_all(piece)).map_err(failed)?;
+        if (bytes, &seen) != (entry.bytes, &entry.digest) {
+            return Err(Error::Missing(format!(
+                "`{}` changed while it was sealed: raise revision when the source stands still",
+                entry.path
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the image and the encrypted file beside it; their digests.
+fn encrypt(shard: &ShardFiles, staging: &Path, image: &Path, sealed: &Path, key: &PlainKey) -> Result<(Digest, Digest), Error> {
+    let uuid = names::id(&shard.id.as_str().into(), "image").to_string();
+    run(
+        "make the image",
+        Command::new("mkfs.erofs")
+            .args(["-T0", "--all-root", "-U", &uuid])
+            .arg(image)
+            .arg(staging),
+        None,
+    )?;
+    let failed = |cause: std::io::Error| Error::driver("read", image.display().to_string(), cause);
+    let (bytes, plain) = digest(&mut std::fs::File::open(image).map_err(failed)?, |_| Ok(())).map_err(failed)?;
+    std::fs::File::create(sealed)
+        .and_then(|file| file.set_len(bytes + HEADER))
+        .map_err(failed)?;
+    let mut format = Command::new("cryptsetup");
+    // The key is 256 random bits: there is nothing for iterations to slow down.
+    format.args([
+        "luksFormat",
+        "--batch-mode",
+        "--type",
+        "luks1",
+        "--pbkdf-force-iterations",
+        "1000",
+        "--cipher",
+        "aes-xts-plain64",
+    ]);
+    format
+        .args(["--key-size", "512", "--hash", "sha256", "--key-file", "-"])
+        .arg(sealed);
+    run("format", &mut format, Some(key))?;
+    let mut convert = Command::new("qemu-img");
+    convert
+        .args([
+            "convert",
+            "-n",
+            "--object",
+            "secret,id=key,file=/dev/stdin,format=raw",
+            "-f",
+            "raw",
+            "--target-image-opts",
+        ])
+        .arg(image);
+    convert.arg(format!(
+        "driver=luks,key-secret=key,file.driver=file,file.filename={}",
+        sealed.display()
+    ));
+    run("encrypt", &mut convert, Some(key))?;
+    let (_, stored) = digest(&mut std::fs::File::open(sealed).map_err(failed)?, |_| Ok(())).map_err(failed)?;
+    Ok((plain, stored))
+}
+
+/// Seals one shard.
+pub async fn seal(
+    intake: &Intake,
+    source: Arc<Source>,
+    shard: ShardFiles,
+    name: KeyName,
+    key: PlainKey,
+    wrapped: WrappedKey,
+) -> Result<Shard, Error> {
+    let home = intake.scratch.join(shard.id.as_str());
+    let failed = |cause: std::io::Error| Error::driver("use the scratch space", "of this host", cause);
+    // What an earlier life left is not whole.
+    match tokio::fs::remove_dir_all(&home).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let (staging, image, sealed) = (home.join("files"), home.join("image.erofs"), home.join("sealed.luks"));
+    tokio::fs::create_dir_all(&staging).await.map_err(failed)?;
+    let (bytes, files, id) = (shard.bytes(), shard.files.len() as u64, shard.id.clone());
+    let work = {
+        let (staging, image, sealed) = (staging.clone(), image.clone(), sealed.clone());
+        move || {
+            stage(&source, &shard, &staging)?;
+            encrypt(&shard, &staging, &image, &sealed, &key)
+        }
+    };
+    let (digest, stored_digest) = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|cause| Error::driver("seal", "a shard", cause))??;
+    let path = store_path(&stored_digest);
+    let put = |cause: std::io::Error| Error::driver("put into the image store", path.to_string(), cause);
+    let mut from = tokio::fs::File::open(&sealed).await.map_err(put)?;
+    let mut to = BufWriter::new(Arc::clone(&intake.store), path.clone());
+    tokio::io::copy(&mut from, &mut to).await.map_err(put)?;
+    to.shutdown().await.map_err(put)?;
+    tokio::fs::remove_dir_all(&home).await.map_err(failed)?;
+    Ok(Shard {
+        id,
+        digest,
+        stored_digest,
+        key: name,
+        wrapped_key: wrapped,
+        bytes,
+        files,
+    })
+}
