@@ -1,59 +1,84 @@
-//! Acts straight into the ledger, under the name of the part that wrote them.
+//! Acts over HTTP, under the identity of the part that writes them: the ledger knows its writer by its login.
 
-use std::path::Path;
-use std::sync::Arc;
-
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use dejima_crds::act::Act;
-use dejima_ledger::Ledger;
-use jiff::Timestamp;
+use kube::Config;
 
-/// A part's way into the ledger of this process.
-#[derive(Clone, Debug)]
-pub(crate) struct Writer {
-    ledger: Arc<Ledger>,
-    name: String,
+/// A part's way to the ledger.
+#[derive(Clone)]
+pub(crate) struct Records {
+    client: reqwest::Client,
+    url: String,
+    config: Config,
 }
 
-impl Writer {
-    /// Opens the ledger for one part.
-    pub(crate) fn open(path: &Path, name: &str) -> Result<Self, dejima_ledger::Error> {
+#[derive(Debug)]
+struct Answer(u16, String);
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the platform's API answered {}: {}", self.0, self.1)
+    }
+}
+
+impl std::error::Error for Answer {}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl Records {
+    /// To this address, with the token of this kubeconfig.
+    pub(crate) fn new(url: &str, config: Config) -> Result<Self> {
+        let client = reqwest::Client::builder()
+            .timeout(std::time::Duration::from_secs(10))
+            .build()
+            .context("cannot make an HTTP client")?;
         Ok(Self {
-            ledger: Arc::new(Ledger::open(path)?),
-            name: name.to_owned(),
+            client,
+            url: format!("{}/api/v1/records", url.trim_end_matches('/')),
+            config,
         })
+    }
+
+    /// The token as it is now: files are read each time, since tokens are renewed.
+    fn token(&self) -> Result<String, Cause> {
+        use kube::config::AuthInfo;
+        use secrecy::ExposeSecret as _;
+        let AuthInfo { token, token_file, .. } = &self.config.auth_info;
+        match (token, token_file) {
+            (_, Some(path)) => Ok(std::fs::read_to_string(path)?.trim().to_owned()),
+            (Some(token), None) => Ok(token.expose_secret().to_owned()),
+            (None, None) => Err("the kubeconfig has no token to write records with".into()),
+        }
+    }
+
+    async fn append(&self, act: &Act) -> Result<(), Cause> {
+        let answer = self.client.post(&self.url).bearer_auth(self.token()?).json(act).send().await?;
+        let status = answer.status();
+        // Said before, in other words (another generation of the project): the first word stands.
+        if status.is_success() || status.as_u16() == 409 {
+            return Ok(());
+        }
+        Err(Box::new(Answer(status.as_u16(), answer.text().await.unwrap_or_default())))
     }
 }
 
 #[async_trait]
-impl dejima_operator::Recorder for Writer {
+impl dejima_operator::Recorder for Records {
     async fn record(&self, act: &Act) -> Result<(), dejima_operator::records::Error> {
-        let refused = |cause: Box<dyn std::error::Error + Send + Sync>| dejima_operator::records::Error::Refused {
+        let refused = |cause| dejima_operator::records::Error::Refused {
             activity: act.activity.clone(),
             cause,
         };
-        let value = serde_json::to_value(act).map_err(|error| refused(error.into()))?;
-        let (ledger, name) = (Arc::clone(&self.ledger), self.name.clone());
-        let appended = tokio::task::spawn_blocking(move || ledger.append(&name, &value, Timestamp::now())).await;
-        match appended {
-            // Said before, in other words (another generation, another host): the first word stands.
-            Ok(Ok(_) | Err(dejima_ledger::Error::Conflict { .. })) => Ok(()),
-            Ok(Err(error)) => Err(refused(error.into())),
-            Err(error) => Err(refused(error.into())),
-        }
+        self.append(act).await.map_err(refused)
     }
 }
 
-/// A host without a way to the ledger: it gives no access, and says why.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoLedger;
-
 #[async_trait]
-impl dejima_hostd::Recorder for NoLedger {
+impl dejima_hostd::Recorder for Records {
     async fn record(&self, act: &Act) -> Result<(), dejima_hostd::Error> {
-        Err(dejima_hostd::Error::Missing(format!(
-            "`{}` cannot be recorded: this host has no way to the ledger, so nothing is mounted",
-            act.activity
-        )))
+        self.append(act)
+            .await
+            .map_err(|cause| dejima_hostd::Error::driver("record", act.activity.clone(), cause))
     }
 }

@@ -34,6 +34,8 @@ enum Command {
     Crd,
     /// Runs the controllers
     Operator(roles::OperatorArguments),
+    /// Runs the API, which holds the ledger
+    Api(roles::ApiArguments),
     /// Runs the agent of one host
     Hostd(roles::HostdArguments),
     /// Says in plain words what is waiting for what, and whose turn it is
@@ -77,6 +79,7 @@ async fn main() -> Result<()> {
             Ok(())
         }
         Command::Operator(arguments) => roles::operator(config, arguments).await,
+        Command::Api(arguments) => roles::api(config, arguments).await,
         Command::Hostd(arguments) => roles::hostd(config, arguments).await,
         Command::Explain(what) => explain::run(config, what, lang).await,
         Command::Review(command) => people::review(config, command).await,

@@ -18,7 +18,7 @@ use object_store::local::LocalFileSystem;
 use tokio::sync::watch;
 
 use crate::gate::gate;
-use crate::ledger::{NoLedger, Writer};
+use crate::ledger::Records;
 
 /// What the operator needs.
 #[derive(Debug, Args)]
@@ -29,9 +29,9 @@ pub(crate) struct OperatorArguments {
     /// A file with the operator's token at the key server
     #[arg(long)]
     keys_token_file: PathBuf,
-    /// The directory of the ledger
-    #[arg(long)]
-    ledger: PathBuf,
+    /// Where the platform's API takes records
+    #[arg(long, env = "DEJIMA_API")]
+    api: String,
     /// What is the site's own (YAML)
     #[arg(long)]
     site: Option<PathBuf>,
@@ -55,6 +55,9 @@ pub(crate) struct HostdArguments {
     /// A file with the host's secret id at the key server
     #[arg(long)]
     secret_id_file: PathBuf,
+    /// Where the platform's API takes records
+    #[arg(long, env = "DEJIMA_API")]
+    api: String,
     /// What the host does its work with
     #[arg(long, value_enum)]
     drivers: DriverKind,
@@ -78,18 +81,22 @@ pub(crate) enum DriverKind {
     None,
 }
 
-/// A client for a kubeconfig file, or for the usual places.
-pub(crate) async fn client(kubeconfig: Option<PathBuf>) -> Result<Client> {
-    let config = match kubeconfig {
+/// The configuration of a kubeconfig file, or of the usual places.
+async fn config(kubeconfig: Option<PathBuf>) -> Result<Config> {
+    match kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(&path).with_context(|| format!("cannot read the kubeconfig `{}`", path.display()))?;
             Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
                 .await
-                .context("cannot use the kubeconfig")?
+                .context("cannot use the kubeconfig")
         }
-        None => Config::infer().await.context("cannot find a cluster: set KUBECONFIG")?,
-    };
-    Client::try_from(config).context("cannot talk to the cluster")
+        None => Config::infer().await.context("cannot find a cluster: set KUBECONFIG"),
+    }
+}
+
+/// A client for a kubeconfig file, or for the usual places.
+pub(crate) async fn client(kubeconfig: Option<PathBuf>) -> Result<Client> {
+    Client::try_from(config(kubeconfig).await?).context("cannot talk to the cluster")
 }
 
 fn secret(path: &Path) -> Result<String> {
@@ -112,6 +119,39 @@ fn stop() -> Result<watch::Receiver<bool>> {
     Ok(receive)
 }
 
+/// What the API needs.
+#[derive(Debug, Args)]
+pub(crate) struct ApiArguments {
+    /// The directory of the ledger; one process holds it
+    #[arg(long)]
+    ledger: PathBuf,
+    /// Where to listen; loopback, unless something in front of it speaks TLS
+    #[arg(long, default_value = "127.0.0.1:7080")]
+    listen: std::net::SocketAddr,
+}
+
+/// Runs the API.
+pub(crate) async fn api(kubeconfig: Option<PathBuf>, arguments: ApiArguments) -> Result<()> {
+    let ledger = dejima_ledger::Ledger::open(&arguments.ledger)?;
+    let window = dejima_api::Window {
+        client: client(kubeconfig).await?,
+        ledger: Arc::new(ledger),
+    };
+    let listener = tokio::net::TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    tracing::info!(listen = %arguments.listen, "the API answers");
+    let mut stop = stop()?;
+    let ended = async move {
+        // The sender goes with the process.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, dejima_api::app(window))
+        .with_graceful_shutdown(ended)
+        .await
+        .context("the API ended")
+}
+
 /// Runs the controllers.
 pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArguments) -> Result<()> {
     let site: Site = match &arguments.site {
@@ -121,13 +161,14 @@ pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArg
     if let Err(problem) = site.check() {
         bail!("{problem}");
     }
+    let config = config(kubeconfig).await?;
     let context = Context {
-        client: client(kubeconfig).await?,
+        client: Client::try_from(config.clone()).context("cannot talk to the cluster")?,
         keys: Arc::new(dejima_operator::VaultKeys::new(
             &arguments.keys,
             &secret(&arguments.keys_token_file)?,
         )?),
-        recorder: Arc::new(Writer::open(&arguments.ledger, "operator")?),
+        recorder: Arc::new(Records::new(&arguments.api, config)?),
         gate: gate(),
         site: Arc::new(site),
     };
@@ -153,12 +194,13 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         &secret(&arguments.role_id_file)?,
         &secret(&arguments.secret_id_file)?,
     )?;
+    let config = config(kubeconfig).await?;
     let drivers = Drivers {
         keys: Arc::new(keys),
         storage: memory.clone(),
         network: memory.clone(),
         machines: memory,
-        recorder: Arc::new(NoLedger),
+        recorder: Arc::new(Records::new(&arguments.api, config.clone())?),
         gate: gate(),
     };
     let intake = match (arguments.intake, arguments.image_store) {
@@ -178,7 +220,7 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         (Some(_), None) | (None, Some(_)) => bail!("a host that seals needs both --intake and --image-store"),
     };
     let agent = Agent {
-        client: client(kubeconfig).await?,
+        client: Client::try_from(config).context("cannot talk to the cluster")?,
         host: arguments.host,
         drivers,
         kept: Arc::new(Kept::open(&arguments.state)?),

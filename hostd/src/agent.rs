@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::carry_out::carry_out;
+use crate::carry_out::{carry_out, settle};
 use crate::driver::{Drivers, Error};
 use crate::intake;
 use crate::kept::Kept;
@@ -263,7 +263,7 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
             break;
         }
         for action in &todo.actions {
-            match carry_out(&agent.drivers, &agent.host, project, action).await {
+            match carry_out(&agent.drivers, &agent.kept, &agent.host, project, action).await {
                 Ok(made) => proof = made.or(proof),
                 // What takes access away goes on although something else fails.
                 Err(error) => failure = failure.or(Some((error, action.name()))),
@@ -277,7 +277,10 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
         }
     }
     let now = Timestamp::now();
-    let left = next(&plan.spec, project, &observe(&agent.drivers, &project.of.uid, owned).await, now);
+    let seen = observe(&agent.drivers, &project.of.uid, owned).await;
+    let left = next(&plan.spec, project, &seen, now);
+    // Taking access away waited for nobody; that it ended is said now.
+    let settled = settle(&agent.drivers, &agent.kept, project, &seen, plan.spec.ends).await;
     let before = plan.status.clone().unwrap_or_default();
     let mut status = HostPlanStatus {
         plan_generation: plan.spec.plan_generation,
@@ -307,7 +310,7 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     }
     let version = if status == before { None } else { say(agent, plan, status).await? };
     match failure {
-        None => Ok(version),
+        None => settled.map(|()| version),
         Some((error, _)) => Err(error),
     }
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use dejima_crds::act::{Act, Kind, Phase, version_entity};
+use dejima_crds::act::{Act, Kind, Outcome, Phase, version_entity};
+use dejima_crds::bounded::Label;
 use dejima_crds::host_plan::{MountPlan, ProjectPlan};
+use dejima_plan::Seen;
 use dejima_plan::effect::{Effect, through};
-use dejima_plan::host::Action;
+use dejima_plan::host::{Action, Observed};
 
 use crate::driver::{Drivers, Error, Proof};
+use crate::kept::{Kept, OpenMount};
 
 /// Carries one action out. A proof, where it was one.
-pub async fn carry_out(drivers: &Drivers, host: &str, plan: &ProjectPlan, action: &Action) -> Result<Option<Proof>, Error> {
+pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &ProjectPlan, action: &Action) -> Result<Option<Proof>, Error> {
     let uid = &plan.of.uid;
     let (object, verb) = action.name();
     let named = |verb: &'static str| Effect::new(object.clone(), verb);
@@ -55,10 +58,11 @@ pub async fn carry_out(drivers: &Drivers, host: &str, plan: &ProjectPlan, action
         }
         Action::Attach(machine, mount, shard) => {
             // Begun before an effect that gives access: without a record nothing is attached.
+            let begun = kept.begin(mounted(host, plan, mount, machine, &Kept::fresh_id()))?;
             through(
                 gate,
-                named("begin"),
-                drivers.recorder.record(&mounted(host, plan, mount, machine.as_str())),
+                Effect::new(format!("ledger/mount/{machine}"), "begin"),
+                drivers.recorder.record(&begun),
             )
             .await?;
             let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&shard.key, &shard.wrapped_key)).await?;
@@ -76,16 +80,10 @@ pub async fn carry_out(drivers: &Drivers, host: &str, plan: &ProjectPlan, action
     Ok(None)
 }
 
-/// The beginning of a mount in one machine.
-fn mounted(host: &str, plan: &ProjectPlan, mount: &MountPlan, machine: &str) -> Act {
-    Act {
-        activity: format!(
-            "mount/{}/{}@{}/{machine}/{}",
-            plan.of.uid,
-            mount.dataset,
-            mount.version,
-            mount.policy_digest.short(12)
-        ),
+/// The beginning of a mount in one machine: an activity of its own each time.
+fn mounted(host: &str, plan: &ProjectPlan, mount: &MountPlan, machine: &Label, id: &str) -> OpenMount {
+    let begun = Act {
+        activity: format!("mount/{}/{}@{}/{machine}/{id}", plan.of.uid, mount.dataset, mount.version),
         phase: Phase::Begun,
         kind: Kind::Mount,
         project: Some(plan.of.clone()),
@@ -97,5 +95,44 @@ fn mounted(host: &str, plan: &ProjectPlan, mount: &MountPlan, machine: &str) -> 
         generated: Vec::new(),
         outcome: None,
         facts: BTreeMap::from([("path".to_owned(), mount.path.to_string())]),
+    };
+    OpenMount {
+        machine: machine.clone(),
+        serials: mount.shards.iter().map(|shard| shard.serial.clone()).collect(),
+        begun,
     }
+}
+
+/// Mounts of a project that are there no longer, whatever ended them, are said to have ended. What nobody can tell about goes on.
+pub async fn settle(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan, seen: &Observed, ends: bool) -> Result<(), Error> {
+    if seen.domains == Seen::Unknown {
+        return Ok(());
+    }
+    for mount in kept
+        .mounts()
+        .into_iter()
+        .filter(|mount| mount.begun.project.as_ref() == Some(&plan.of))
+    {
+        let machine = seen
+            .domains
+            .present()
+            .and_then(|all| all.iter().find(|found| found.machine == mount.machine));
+        let attached = machine.is_some_and(|found| found.shards.iter().any(|serial| mount.serials.contains(serial)));
+        let wanted = plan.mounts.iter().any(|wanted| {
+            wanted.machines.contains(&mount.machine) && wanted.shards.iter().any(|shard| mount.serials.contains(&shard.serial))
+        });
+        // One that is still to come was begun and is not attached yet.
+        if attached || (wanted && !ends) {
+            continue;
+        }
+        let over = Act {
+            phase: Phase::Ended,
+            outcome: Some(Outcome::Done),
+            ..mount.begun.clone()
+        };
+        let name = Effect::new(format!("ledger/mount/{}", mount.machine), "end");
+        through(drivers.gate.as_ref(), name, drivers.recorder.record(&over)).await?;
+        kept.ended(&mount)?;
+    }
+    Ok(())
 }

@@ -2,12 +2,13 @@
 //!
 //! A plan older than what was seen is refused: a stale plan never moves the world back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use dejima_crds::bounded::Uid;
+use dejima_crds::act::Act;
+use dejima_crds::bounded::{Label, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::driver::Error;
@@ -24,6 +25,20 @@ pub struct Kept {
 struct State {
     machine_id: Uid,
     generations: BTreeMap<String, u64>,
+    #[serde(default)]
+    mounts: Vec<OpenMount>,
+}
+
+/// A mount that was begun and not ended: written down before the record, so that a second life of hostd ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenMount {
+    /// The machine.
+    pub machine: Label,
+    /// The serials of its shards.
+    pub serials: BTreeSet<Label>,
+    /// The beginning.
+    pub begun: Act,
 }
 
 /// Writes a file whole or not at all: beside it, synced, renamed, the directory synced.
@@ -50,6 +65,7 @@ impl Kept {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => State {
                 machine_id: uuid::Uuid::new_v4().to_string().into(),
                 generations: BTreeMap::new(),
+                mounts: Vec::new(),
             },
             Err(error) => return Err(failed(error)),
         };
@@ -88,6 +104,39 @@ impl Kept {
         }
         self.change(|state| state.generations.insert(plan.to_owned(), generation))?;
         Ok(true)
+    }
+
+    /// An id that was never used before.
+    pub fn fresh_id() -> String {
+        uuid::Uuid::new_v4().simple().to_string()
+    }
+
+    /// The beginning of a mount: the one that stands for these shards, or this one, which is kept before the answer.
+    pub fn begin(&self, mount: OpenMount) -> Result<Act, Error> {
+        let same = |known: &OpenMount| {
+            known.machine == mount.machine && known.begun.project == mount.begun.project && known.serials == mount.serials
+        };
+        let known = self
+            .mounts()
+            .into_iter()
+            .find(|known| same(known) && known.begun.used == mount.begun.used);
+        match known {
+            Some(known) => Ok(known.begun),
+            None => self.change(|state| {
+                state.mounts.push(mount.clone());
+                mount.begun
+            }),
+        }
+    }
+
+    /// Mounts that were begun and not ended.
+    pub fn mounts(&self) -> Vec<OpenMount> {
+        self.state.lock().map(|state| state.mounts.clone()).unwrap_or_default()
+    }
+
+    /// Forgets a mount whose end is recorded.
+    pub fn ended(&self, mount: &OpenMount) -> Result<(), Error> {
+        self.change(|state| state.mounts.retain(|known| known != mount))
     }
 
     /// Forgets a plan that was carried out to its end: its UID never comes again.

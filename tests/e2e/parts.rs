@@ -44,6 +44,7 @@ pub struct Platform {
     /// The key server.
     pub keys: KeyServer,
     dir: PathBuf,
+    api: String,
     running: BTreeMap<String, Running>,
 }
 
@@ -68,12 +69,16 @@ impl Platform {
             .plane()
             .service_account("dejima-system", "operator")
             .expect("the operator's identity");
-        let platform = Self {
+        let port = dejima_lab::control_plane::free_port().expect("a port for the API");
+        world.plane().service_account("dejima-system", "api").expect("the API's identity");
+        let mut platform = Self {
             world,
             keys,
             dir,
+            api: format!("127.0.0.1:{port}"),
             running: BTreeMap::new(),
         };
+        platform.start_api();
         for host in hosts {
             platform.add_host(host, "{roles: [machines]}");
         }
@@ -153,6 +158,7 @@ impl Platform {
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .env("DEJIMA_KEYS", self.keys.address())
+            .env("DEJIMA_API", format!("http://{}", self.api))
             .env("DEJIMA_LOG", "info,dejima=debug")
             .env_remove("DEJIMA_FAULTS");
         if let Some(faults) = faults {
@@ -163,15 +169,54 @@ impl Platform {
         command
     }
 
+    /// Starts the API, which holds the ledger.
+    pub fn start_api(&mut self) {
+        self.stop("api");
+        let login = "system:serviceaccount:dejima-system:api";
+        let mut command = self.command("api", &self.world.plane().kubeconfig(login), None);
+        command
+            .args(["api", "--listen", &self.api, "--ledger"])
+            .arg(self.dir.join("ledger"));
+        let running = start("api", &command, &self.dir.join("api.log")).expect("the API starts");
+        self.running.insert("api".to_owned(), running);
+    }
+
+    /// Asks the API as a login; the status and the body.
+    pub fn ask(&self, login: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let token = self.world.token(login);
+        let mut command = Command::new("curl");
+        command.args([
+            "-sS",
+            "-X",
+            method,
+            "-H",
+            &format!("Authorization: Bearer {token}"),
+            "-H",
+            "Content-Type: application/json",
+            "-w",
+            "\n%{http_code}",
+        ]);
+        if let Some(body) = body {
+            command.args(["-d", &body.to_string()]);
+        }
+        let output = command.arg(format!("http://{}{path}", self.api)).output().expect("curl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').unwrap_or_default();
+        (status.parse().unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// Every record, as the admin reads them.
+    pub fn records(&self) -> Vec<Value> {
+        let (status, answer) = self.ask(crate::OFFICE, "GET", "/api/v1/records?count=1000", None);
+        assert_eq!(status, 200, "{answer}");
+        answer["records"].as_array().cloned().unwrap_or_default()
+    }
+
     /// Starts the operator.
     pub fn start_operator(&mut self, faults: Option<&Value>) {
         self.stop("operator");
         let mut command = self.command("operator", &self.world.plane().kubeconfig(OPERATOR), faults);
-        command
-            .args(["operator", "--keys-token-file"])
-            .arg(self.dir.join("operator.token"))
-            .arg("--ledger")
-            .arg(self.dir.join("ledger"));
+        command.args(["operator", "--keys-token-file"]).arg(self.dir.join("operator.token"));
         command.arg("--site").arg(self.dir.join("site.yaml"));
         let running = start("operator", &command, &self.dir.join("operator.log")).expect("the operator starts");
         self.running.insert("operator".to_owned(), running);

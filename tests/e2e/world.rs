@@ -103,6 +103,13 @@ impl World {
         world
     }
 
+    /// The bearer token of a login.
+    pub fn token(&self, login: &str) -> String {
+        let text = std::fs::read_to_string(self.plane.kubeconfig(login)).expect("a kubeconfig");
+        let after = text.split("token: \"").nth(1).expect("a login with a token");
+        after.split('"').next().unwrap_or_default().to_owned()
+    }
+
     /// Where everything of it lies.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -118,6 +125,7 @@ impl World {
             .accepted();
         self.bind("dejima-office", "dejima.dev/office", None);
         self.bind("dejima-reviewer", "dejima.dev/board", None);
+        self.bind("dejima-auditor", "dejima.dev/office", None);
         // A policy acts some moments after it was made: each is awaited by what it must refuse.
         for (kind, subresource) in [
             ("isolatedproject", None),
