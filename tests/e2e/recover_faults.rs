@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use dejima_tests::parts::Platform;
-use dejima_tests::{ADMIN, LEAD, example};
+use dejima_tests::{ADMIN, LEAD, OFFICE, PROVIDER, example};
 use serde_json::{Value, json};
 
 const HOST: &str = "host-f";
 const FATES: [&str; 3] = ["kill", "fail", "time-out"];
 
-/// A project without datasets: made, ready, deleted, gone. What is left everywhere is compared by the caller.
+/// The story's project, without its datasets.
 fn manifest(tenant: &str) -> String {
     let text = example(
         "isolatedproject-story.yaml",
@@ -21,6 +21,51 @@ fn manifest(tenant: &str) -> String {
         .filter(|line| !line.contains("attachTo: [train]"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// A provider whose sealed dataset needs no review, and the story's project over it.
+fn with_data(platform: &mut Platform, tenant: &str) -> String {
+    let provider = platform
+        .world
+        .namespace("jichi", &[("dejima-provider", "dejima.dev/provider-jichi")]);
+    platform.add_host(
+        "intake-1",
+        &format!("{{roles: [intake], intake: [{{namespace: {provider}, path: jichi}}]}}"),
+    );
+    let source = platform.sources("intake-1").join("jichi/ct-mr");
+    std::fs::create_dir_all(&source).unwrap();
+    std::fs::write(source.join("one.dcm"), b"DICM").unwrap();
+    platform.start_host("intake-1", None);
+    let here = format!("namespace: {provider}");
+    platform
+        .world
+        .create(PROVIDER, &example("usagepolicy-open.yaml", &[("namespace: jichi", &here)]))
+        .accepted();
+    platform
+        .world
+        .create(
+            PROVIDER,
+            &example(
+                "dataset-story.yaml",
+                &[("namespace: jichi", &here), ("policyRef: ct-mr-2026", "policyRef: open-2026")],
+            ),
+        )
+        .accepted();
+    for claim in ["approval", "agreement"] {
+        let attest = platform.dejima(OFFICE, &["attest", "dataset", &format!("{provider}/ct-mr"), claim]);
+        assert!(attest.status.success(), "{}", String::from_utf8_lossy(&attest.stderr));
+    }
+    platform.eventually("Mountable", || {
+        platform.condition(&provider, "dataset", "ct-mr", "Mountable").0 == "True"
+    });
+    platform.stop("intake-1");
+    example(
+        "isolatedproject-story.yaml",
+        &[
+            ("namespace: osaka-radiology", &format!("namespace: {tenant}")),
+            ("namespace: jichi", &here),
+        ],
+    )
 }
 
 /// Starts again, without faults, what a fault has killed.
@@ -54,22 +99,28 @@ fn shape(platform: &Platform) -> Value {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, domain)| (name.clone(), domain["state"].clone()))
+        .map(|(name, domain)| (name.clone(), json!([domain["state"], domain["shards"].as_array().map(Vec::len)])))
         .collect();
     json!({"volumes": volumes, "domains": domains, "proved": project["network"]["proved"] == project["network"]["rules"]})
 }
 
 /// One whole life of a project; the shape of the host while it was ready.
-fn life(platform: &mut Platform, tenant: &str, case: &str) -> Value {
-    let world_ready = |platform: &Platform| platform.condition(tenant, "isolatedproject", "liver-ct", "Ready").0 == "True";
+fn life(platform: &mut Platform, tenant: &str, manifest: &str, case: &str) -> Value {
+    let world_ready = |platform: &Platform| {
+        let answer = platform
+            .world
+            .run(ADMIN, &["get", "isolatedproject", "liver-ct", "-n", tenant, "-o", "json"]);
+        let object: Value = serde_json::from_str(&answer.text).unwrap_or_default();
+        platform.condition(tenant, "isolatedproject", "liver-ct", "Ready").0 == "True" && object["status"]["summary"]["datasets"] == "1/1"
+    };
     let gone = |platform: &Platform| {
         !platform
             .world
             .run(ADMIN, &["get", "isolatedproject", "liver-ct", "-n", tenant])
             .accepted
     };
-    platform.world.create(LEAD, &manifest(tenant)).accepted();
-    wait(platform, &format!("{case}: ready"), &world_ready);
+    platform.world.create(LEAD, manifest).accepted();
+    wait(platform, &format!("{case}: ready and mounted"), &world_ready);
     let shape = shape(platform);
     platform
         .world
@@ -106,7 +157,20 @@ fn nothing_is_left(platform: &Platform, case: &str) {
         .keys
         .run(&["policy", "read", &format!("dejima-host-{HOST}")], None)
         .unwrap_or_default();
-    assert!(!policy.contains("project-"), "{case}: the host may still use keys: {policy}");
+    assert!(!policy.contains("path"), "{case}: the host may still use keys: {policy}");
+    let phase = |phase: &str| {
+        platform
+            .records()
+            .iter()
+            .filter(|record| record["act"]["kind"] == "mount" && record["act"]["phase"] == phase)
+            .count()
+    };
+    assert!(
+        phase("begun") > 0 && phase("begun") == phase("ended"),
+        "{case}: {} mounts begun, {} ended",
+        phase("begun"),
+        phase("ended")
+    );
 }
 
 fn names(path: &std::path::Path) -> BTreeMap<String, u64> {
@@ -122,6 +186,8 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
     let mut platform = Platform::new("faults", &[HOST]);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
     // Two clean runs have the same names.
+    platform.start_operator(None);
+    let manifest = with_data(&mut platform, &tenant);
     let log = platform.dir().join("effects.log");
     let watch = json!({"log": log});
     let mut clean = Vec::new();
@@ -138,7 +204,7 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
         };
         platform.eventually("admission that was seen to stand", stamped);
         let _ = std::fs::write(&log, "");
-        let shape = life(&mut platform, &tenant, run);
+        let shape = life(&mut platform, &tenant, &manifest, run);
         nothing_is_left(&platform, run);
         let named: Vec<String> = names(&log)
             .into_keys()
@@ -149,8 +215,8 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
     let (first, second) = (&clean[0], &clean[1]);
     assert_eq!(first.0, second.0, "the names of two clean runs");
     assert_eq!(first.1, second.1);
-    assert!(first.0.len() >= 20, "{:?}", first.0);
-    assert_eq!(first.1["domains"][0][1], "running");
+    assert!(first.0.len() >= 30, "{:?}", first.0);
+    assert_eq!(first.1["domains"][0][1], json!(["running", 1]));
 
     let mut hit = 0;
     let mut cases = Vec::new();
@@ -169,7 +235,7 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
         let faults = json!({"log": log, "object": object, "verb": verb, "nth": 1, "fate": fate});
         platform.start_operator(Some(&faults));
         platform.start_host(HOST, Some(&faults));
-        let shape = life(&mut platform, &tenant, &case);
+        let shape = life(&mut platform, &tenant, &manifest, &case);
         assert_eq!(shape, first.1, "{case}");
         nothing_is_left(&platform, &case);
         assert!(names(&log).contains_key(name), "{case} was never reached");
