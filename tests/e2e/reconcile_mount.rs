@@ -121,6 +121,25 @@ impl Story {
             .sum()
     }
 
+    /// Keeps what a person sees, for the README's picture.
+    fn show(&self, title: &str) {
+        let table = self
+            .platform
+            .world
+            .run(LEAD, &["get", "isolatedprojects", "-n", &self.tenant])
+            .accepted();
+        let requests = self
+            .platform
+            .world
+            .run(PROVIDER, &["get", "accessgrants", "-n", &self.provider])
+            .accepted();
+        let explained = self
+            .platform
+            .dejima(LEAD, &["--lang", "en", "explain", "project", &format!("{}/liver-ct", self.tenant)]);
+        let text = format!("{table}\n{requests}\n{}", String::from_utf8_lossy(&explained.stdout));
+        std::fs::write(self.platform.dir().join(format!("screen-{title}.txt")), text).unwrap();
+    }
+
     /// The records about mounts: writer and phase.
     fn mounts(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -152,6 +171,8 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
         (0, 0, true)
     );
     let grant = format!("{}/{}", story.provider, story.grant());
+    let screen = |title: &str| story.show(title);
+    screen("waits");
     story.says(BOARD_JICHI, &["review", "approve", &grant]);
     platform.eventually("one approval", || {
         platform
@@ -164,6 +185,7 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
     story.says(BOARD_PLATFORM, &["review", "approve", &grant]);
     platform.eventually("mounted", || story.project()["status"]["summary"]["datasets"] == "1/1");
     assert_eq!(story.attached(), 1);
+    screen("mounted");
 
     // Exposure was written before the mount, and the host's record of its beginning is the host's.
     let exposed = story.project()["status"]["exposed"][0].clone();

@@ -151,7 +151,8 @@ pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Pla
         .and_then(|host| inputs.plans.iter().find(|plan| host_of(plan).as_ref() == Some(host)));
     let report = reported.and_then(|plan| plan.status.clone()).unwrap_or_default();
     let current = reported.is_some_and(|plan| report.plan_generation == plan.spec.plan_generation);
-    items(inputs, &mut status, &report, current, reported.is_some());
+    // Keys are opened before the plan is written, and status is said after both.
+    items(inputs, &mut status, &report, current, placed_on.is_some());
     machines(inputs, &mut status, &report, placed_on.as_ref());
     datasets(inputs, &mut status, &report);
     members(inputs, &mut status);
