@@ -12,6 +12,7 @@ pub mod intake;
 pub mod kept;
 pub mod keys;
 pub mod memory;
+pub mod network;
 pub mod scan;
 pub mod seal;
 
