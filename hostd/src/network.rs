@@ -125,7 +125,8 @@ fn switches(segment: &Closed) -> Vec<(String, &'static str)> {
         .collect();
     all.extend([
         (format!("ipv6/conf/{bridge}/disable_ipv6"), "1"),
-        // The gateway's address is all that a bridge answers for; and there may be no route back to it.
+        // A bridge answers for the gateway's address alone, a tap that comes later for none; there may be no route back.
+        ("ipv4/conf/default/arp_ignore".to_owned(), "1"),
         (format!("ipv4/conf/{bridge}/arp_ignore"), "1"),
         (format!("ipv4/conf/{bridge}/rp_filter"), "0"),
     ]);

@@ -210,6 +210,14 @@ async fn with_one_rule_taken_out_its_frame_arrives_and_is_named() {
     let said = in_full(&network.send_frames(&one, &first).await.unwrap_err());
     assert!(said.ends_with(": forward"), "{said}");
     network.seal(&one, &first).await.unwrap();
+    // A switch, not a rule: on the bridge, and on taps that come later.
+    for link in [first.bridge.as_str(), "default"] {
+        host.ok(&format!("echo 0 > /proc/sys/net/ipv4/conf/{link}/arp_ignore"));
+        let said = in_full(&network.send_frames(&one, &first).await.unwrap_err());
+        assert!(said.ends_with(": arp_ignore"), "{link}: {said}");
+        network.seal(&one, &first).await.unwrap();
+        proved(network.prove(&one, &first).await);
+    }
     // Two bridges that somebody joined: what comes in by a foreign port goes to no port of ours.
     let (here, there) = (&first.bridge, &second.bridge);
     host.ok(&format!(

@@ -35,6 +35,8 @@ const ADDRESSES: usize = 16;
 
 /// What keeps a frame from another project's ports: no rule, but that the bridges are not joined.
 const OWN_BRIDGE: &str = "own bridge";
+/// A group that a bridge passes to the host itself, as if the frame had come in by no bridge.
+const GROUP: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
 const IP: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 
@@ -249,8 +251,7 @@ impl<'a> Laid<'a> {
         for address in self.hosts.iter().chain([&Ipv4Addr::BROADCAST]) {
             add("host", &|mark| ethernet(bridge, from.mac, IP, &packet(*address, mark)));
         }
-        let group = Mac([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
-        add("host", &|mark| ethernet(group, from.mac, IP, &packet(closed.gateway, mark)));
+        add("host", &|mark| ethernet(GROUP, from.mac, IP, &packet(closed.gateway, mark)));
         add("forward", &|mark| ethernet(bridge, from.mac, IP, &packet(FAR, mark)));
         let open = |port: u16| closed.ways.iter().any(|way| way.port == port && way.to.holds(FAR));
         if let Some(port) = [443, 80, 22].into_iter().chain(1..u16::MAX).find(|port| !open(*port)) {
@@ -306,6 +307,10 @@ impl<'a> Laid<'a> {
             for one in &forbidden {
                 wire.send(&one.frame)?;
             }
+            // Who has an address of the host that is not the gateway's? Nobody says so, on the bridge or beside it.
+            for to in [closed.mac(), GROUP] {
+                wire.send(&ethernet(to, from.mac, ARP, &arp(from.mac, from.address, NEAR, &mark())))?;
+            }
             let last = mark();
             let mut got = until(
                 "port to port",
@@ -314,8 +319,12 @@ impl<'a> Laid<'a> {
                 |frame| bears(frame, &last),
             )?;
             // An answer to the first round may still stand in the queue: only what comes after it counts.
-            while wire.next()?.is_some() {}
-            got.extend(until("port to gateway", || wire.next(), || wire.send(&question), answer)?);
+            // What comes back to the sender has not arrived: the host may say that there is no route. It may not say who it is.
+            let mut back = Vec::new();
+            while let Some(frame) = wire.next()? {
+                back.push(frame);
+            }
+            back.extend(until("port to gateway", || wire.next(), || wire.send(&question), answer)?);
             let last = mark();
             let say = |to: Ipv4Addr| host.send_to(&last, (to, listens)).map(drop);
             got.extend(until("host to itself", heard, || say(closed.gateway), |frame| bears(frame, &last))?);
@@ -350,11 +359,14 @@ impl<'a> Laid<'a> {
             };
             let mut rules: Vec<&str> = forbidden.iter().filter(arrived).map(|one| one.rule).collect();
             rules.dedup();
+            if back.iter().any(|frame| is_answer(frame, NEAR, from.address)) {
+                rules.push("arp_ignore");
+            }
             if !rules.is_empty() {
                 let (rules, tap) = (rules.join(", "), &from.tap);
                 return Err(Error::other(format!("what the rules refuse arrived, sent at {tap}: {rules}")));
             }
-            proof.refused += u32::try_from(forbidden.len()).unwrap_or(u32::MAX);
+            proof.refused += u32::try_from(forbidden.len() + 2).unwrap_or(u32::MAX);
         }
         Ok(proof)
     }
