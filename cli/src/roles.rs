@@ -6,9 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use dejima_crds::host::{Capacity, EngineKind};
+use dejima_hostd::driver::Network;
 use dejima_hostd::kept::Kept;
 use dejima_hostd::keys::VaultKeys;
 use dejima_hostd::memory::Memory;
+use dejima_hostd::network::Bridges;
 use dejima_hostd::seal::Intake;
 use dejima_hostd::{Agent, Drivers};
 use dejima_operator::{Context, Site};
@@ -67,6 +69,9 @@ pub(crate) struct HostdArguments {
     /// The image store, a directory
     #[arg(long)]
     image_store: Option<PathBuf>,
+    /// The network namespace in which projects' bridges and rules are made, as /proc/1/ns/net; without it networks are only remembered
+    #[arg(long)]
+    network_namespace: Option<PathBuf>,
     /// After a failure, try again after so many milliseconds at first
     #[arg(long, default_value_t = 500)]
     retry_ms: u64,
@@ -188,17 +193,26 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         ),
         DriverKind::None => (Capacity::default(), EngineKind::None),
     };
-    let memory = Arc::new(Memory::new(&arguments.state, capacity, kind)?);
+    let memory = Memory::new(&arguments.state, capacity, kind)?;
+    let memory = Arc::new(if arguments.network_namespace.is_some() {
+        memory.beside_real_networks()
+    } else {
+        memory
+    });
     let keys = VaultKeys::new(
         &arguments.keys,
         &secret(&arguments.role_id_file)?,
         &secret(&arguments.secret_id_file)?,
     )?;
+    let network: Arc<dyn Network> = match &arguments.network_namespace {
+        Some(namespace) => Arc::new(Bridges::new(&arguments.state, namespace)?),
+        None => memory.clone(),
+    };
     let config = config(kubeconfig).await?;
     let drivers = Drivers {
         keys: Arc::new(keys),
         storage: memory.clone(),
-        network: memory.clone(),
+        network,
         machines: memory,
         recorder: Arc::new(Records::new(&arguments.api, config.clone())?),
         gate: gate(),

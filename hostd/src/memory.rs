@@ -22,6 +22,8 @@ pub struct Memory {
     path: PathBuf,
     capacity: Capacity,
     kind: EngineKind,
+    // Whether the networks are remembered here as well: then machines ask for them.
+    networks: bool,
     lock: Arc<Mutex<()>>,
 }
 
@@ -53,8 +55,15 @@ impl Memory {
             path: dir.join("world.json"),
             capacity,
             kind,
+            networks: true,
             lock: Arc::default(),
         })
+    }
+
+    /// Machines and volumes that are remembered beside networks that are real: whether those stand is the plan's to ask.
+    #[must_use]
+    pub fn beside_real_networks(self) -> Self {
+        Self { networks: false, ..self }
     }
 
     fn read(&self) -> Result<World, Error> {
@@ -211,7 +220,7 @@ impl Machines for Memory {
 
     async fn define(&self, plan: &ProjectPlan, wanted: &DomainPlan) -> Result<(), Error> {
         self.change(&plan.of.uid, |things| {
-            if things.network.is_none() {
+            if self.networks && things.network.is_none() {
                 return Err(Error::Missing("no machine without a sealed network".to_owned()));
             }
             let machine = wanted.machine.clone();
@@ -246,10 +255,11 @@ impl Machines for Memory {
 
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         self.change(project, |things| {
-            let proved = things
-                .network
-                .as_ref()
-                .is_some_and(|network| network.proved.as_ref() == Some(&network.rules));
+            let proved = !self.networks
+                || things
+                    .network
+                    .as_ref()
+                    .is_some_and(|network| network.proved.as_ref() == Some(&network.rules));
             let found = domain(things, machine)?;
             if !proved || found.state == DomainState::Shutoff {
                 return Err(Error::Missing(format!(

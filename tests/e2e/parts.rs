@@ -45,6 +45,7 @@ pub struct Platform {
     pub keys: KeyServer,
     dir: PathBuf,
     api: String,
+    namespaces: BTreeMap<String, PathBuf>,
     running: BTreeMap<String, Running>,
 }
 
@@ -76,6 +77,7 @@ impl Platform {
             keys,
             dir,
             api: format!("127.0.0.1:{port}"),
+            namespaces: BTreeMap::new(),
             running: BTreeMap::new(),
         };
         platform.start_api();
@@ -129,6 +131,11 @@ impl Platform {
         std::fs::write(folder.join("secret-id"), secret_id).expect("the secret id is kept");
     }
 
+    /// Gives a host real networks, in this network namespace; at its next start.
+    pub fn network_in(&mut self, host: &str, namespace: PathBuf) {
+        self.namespaces.insert(host.to_owned(), namespace);
+    }
+
     /// Where a host keeps what it keeps.
     pub fn host_dir(&self, host: &str) -> PathBuf {
         self.dir.join("hosts").join(host)
@@ -171,14 +178,14 @@ impl Platform {
 
     /// Starts the API, which holds the ledger.
     pub fn start_api(&mut self) {
-        self.stop("api");
+        self.stop("dejima-api");
         let login = "system:serviceaccount:dejima-system:api";
-        let mut command = self.command("api", &self.world.plane().kubeconfig(login), None);
+        let mut command = self.command("dejima-api", &self.world.plane().kubeconfig(login), None);
         command
             .args(["api", "--listen", &self.api, "--ledger"])
             .arg(self.dir.join("ledger"));
-        let running = start("api", &command, &self.dir.join("api.log")).expect("the API starts");
-        self.running.insert("api".to_owned(), running);
+        let running = start("dejima-api", &command, &self.dir.join("dejima-api.log")).expect("the API starts");
+        self.running.insert("dejima-api".to_owned(), running);
     }
 
     /// Asks the API as a login; the status and the body.
@@ -235,6 +242,9 @@ impl Platform {
             .arg(&folder);
         if intake.exists() {
             command.arg("--intake").arg(intake).arg("--image-store").arg(self.image_store());
+        }
+        if let Some(namespace) = self.namespaces.get(host) {
+            command.arg("--network-namespace").arg(namespace);
         }
         command
             .arg("--role-id-file")
