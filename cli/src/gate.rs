@@ -60,8 +60,8 @@ mod faults {
                 *count
             });
             if let Some(Ok(mut log)) = self.log.as_ref().map(Mutex::lock) {
-                // A name that cannot be written down is missed by the test, which then fails.
-                let _ = writeln!(log, "{effect}");
+                // One write a line: several processes append to the same file. A name that cannot be written down is missed by the test, which then fails.
+                let _ = log.write_all(format!("{effect}\n").as_bytes());
             }
             let text = |field: &str| self.what.get(field).and_then(Value::as_str).unwrap_or_default();
             let nth = self.what.get("nth").and_then(Value::as_u64).unwrap_or(1);

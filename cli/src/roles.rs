@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use dejima_crds::host::{Capacity, EngineKind};
-use dejima_hostd::driver::Network;
+use dejima_hostd::driver::{Network, Storage};
 use dejima_hostd::kept::Kept;
 use dejima_hostd::keys::VaultKeys;
 use dejima_hostd::memory::Memory;
 use dejima_hostd::network::Bridges;
 use dejima_hostd::seal::Intake;
+use dejima_hostd::volumes::Pool;
 use dejima_hostd::{Agent, Drivers};
 use dejima_operator::{Context, Site};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -69,6 +70,9 @@ pub(crate) struct HostdArguments {
     /// The image store, a directory
     #[arg(long)]
     image_store: Option<PathBuf>,
+    /// The directory for volumes; without it volumes are only remembered
+    #[arg(long)]
+    volumes: Option<PathBuf>,
     /// The network namespace in which projects' bridges and rules are made, as /proc/1/ns/net; without it networks are only remembered
     #[arg(long)]
     network_namespace: Option<PathBuf>,
@@ -208,10 +212,14 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         Some(namespace) => Arc::new(Bridges::new(&arguments.state, namespace)?),
         None => memory.clone(),
     };
+    let storage: Arc<dyn Storage> = match &arguments.volumes {
+        Some(pool) => Arc::new(Pool::new(pool)?),
+        None => memory.clone(),
+    };
     let config = config(kubeconfig).await?;
     let drivers = Drivers {
         keys: Arc::new(keys),
-        storage: memory.clone(),
+        storage,
         network,
         machines: memory,
         recorder: Arc::new(Records::new(&arguments.api, config.clone())?),

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod network;
 pub mod scan;
 pub mod seal;
+pub mod volumes;
 
 pub use agent::{Agent, run};
 pub use driver::{Drivers, Error, Recorder};

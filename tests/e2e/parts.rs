@@ -131,7 +131,12 @@ impl Platform {
         std::fs::write(folder.join("secret-id"), secret_id).expect("the secret id is kept");
     }
 
-    /// Gives a host real networks, in this network namespace; at its next start.
+    /// The pool of a host with real volumes.
+    pub fn volumes(&self, host: &str) -> PathBuf {
+        self.dir.join("volumes").join(host)
+    }
+
+    /// Gives a host real volumes, and real networks in this network namespace; at its next start.
     pub fn network_in(&mut self, host: &str, namespace: PathBuf) {
         self.namespaces.insert(host.to_owned(), namespace);
     }
@@ -244,7 +249,11 @@ impl Platform {
             command.arg("--intake").arg(intake).arg("--image-store").arg(self.image_store());
         }
         if let Some(namespace) = self.namespaces.get(host) {
-            command.arg("--network-namespace").arg(namespace);
+            command
+                .arg("--network-namespace")
+                .arg(namespace)
+                .arg("--volumes")
+                .arg(self.volumes(host));
         }
         command
             .arg("--role-id-file")

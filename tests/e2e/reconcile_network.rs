@@ -44,6 +44,22 @@ impl Drop for Namespace {
     }
 }
 
+/// Whether a key opens a volume.
+fn opens(volume: &std::path::Path, key: &str) -> bool {
+    use std::io::Write as _;
+    let mut command = Command::new("cryptsetup");
+    command
+        .args(["open", "--test-passphrase", "--type", "luks1", "--key-file", "-"])
+        .arg(volume);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
+    child.wait().unwrap().success()
+}
+
 #[test]
 fn a_network_is_closed_and_proved_before_ready_and_leaves_nothing_behind() {
     let namespace = Namespace::new();
@@ -72,6 +88,29 @@ fn a_network_is_closed_and_proved_before_ready_and_leaves_nothing_behind() {
         namespace.says(&["nft", "list", "ruleset"]).contains("dejima"),
         "the rules are there"
     );
+
+    // Its volume opens with the key that the key server alone can unwrap, and with no other.
+    let uid = platform.world.get(&tenant, "isolatedproject", "liver-ct")["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let volume = platform.volumes(HOST).join(&uid).join("work.luks");
+    let wrapped = std::fs::read_to_string(volume.with_extension("key")).unwrap();
+    let unwrap = || {
+        platform.keys.run(
+            &[
+                "write",
+                "-field=plaintext",
+                &format!("transit/decrypt/project-{uid}"),
+                &format!("ciphertext={wrapped}"),
+            ],
+            None,
+        )
+    };
+    let key = unwrap().unwrap();
+    assert!(opens(&volume, key.trim()) && !opens(&volume, &"A".repeat(44)));
+    let kept = platform.dir().join("thief.luks");
+    std::fs::copy(&volume, &kept).unwrap();
 
     // Somebody opens a hole: it is seen at the next look, closed, and proved anew.
     let proof = |platform: &Platform| {

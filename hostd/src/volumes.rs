@@ -1,0 +1,227 @@
+//! Volumes as files in a pool, each under its own data key: LUKS1, whose header is the first thing on the disk.
+//!
+//! ```text
+//! <pool>/<project uid>/<name>.key    the data key, wrapped; synced before the volume is formatted
+//! <pool>/<project uid>/<name>.luks   header and data; formatted beside itself, synced, renamed: whole or not there
+//! ```
+//! A plain key goes to cryptsetup through a pipe and is in no file.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use async_trait::async_trait;
+use dejima_crds::bounded::{Label, Uid, WrappedKey};
+use dejima_crds::host_plan::VolumePlan;
+use dejima_plan::Seen;
+use dejima_plan::host::VolumeSeen;
+
+use crate::driver::{Error, PlainKey, Storage};
+use crate::kept::write_whole;
+
+/// How much the header of LUKS1 takes in front of the data, in bytes, with a key of 512 bits.
+pub const HEADER: u64 = 2 << 20;
+
+/// A directory of volumes.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    path: PathBuf,
+}
+
+/// The places of one volume.
+#[derive(Clone, Debug)]
+struct Places {
+    key: PathBuf,
+    volume: PathBuf,
+    part: PathBuf,
+}
+
+impl Pool {
+    /// A pool in a directory, which is made.
+    pub fn new(path: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(path).map_err(|cause| Error::driver("make the pool", path.display().to_string(), cause))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The file of a volume, for whoever attaches it.
+    pub fn file(&self, project: &Uid, name: &Label) -> Result<PathBuf, Error> {
+        Ok(self.places(project, name)?.volume)
+    }
+
+    fn places(&self, project: &Uid, name: &Label) -> Result<Places, Error> {
+        let safe = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !safe(project.as_str()) || !safe(name.as_str()) {
+            return Err(Error::Missing(format!("`{project}` and `{name}` are no names of files")));
+        }
+        let folder = self.path.join(project.as_str());
+        let at = |end: &str| folder.join(format!("{name}.{end}"));
+        Ok(Places {
+            key: at("key"),
+            volume: at("luks"),
+            part: at("part"),
+        })
+    }
+
+    async fn on<T: Send + 'static>(
+        &self,
+        project: &Uid,
+        name: &Label,
+        what: &'static str,
+        work: impl FnOnce(Places) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (places, shown) = (self.places(project, name)?, name.to_string());
+        let done = tokio::task::spawn_blocking(move || work(places))
+            .await
+            .map_err(|cause| Error::driver(what, shown.clone(), cause))?;
+        done.map_err(|cause| Error::driver(what, format!("volume {shown}"), cause))
+    }
+}
+
+fn sync_folder(file: &Path) -> std::io::Result<()> {
+    file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+}
+
+fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a header that the key opens.
+fn format(file: &Path, key: &PlainKey) -> std::io::Result<()> {
+    let mut command = Command::new("cryptsetup");
+    // The key is 256 random bits: there is nothing for iterations to slow down.
+    command.args([
+        "luksFormat",
+        "--batch-mode",
+        "--type",
+        "luks1",
+        "--pbkdf-force-iterations",
+        "1000",
+        "--cipher",
+        "aes-xts-plain64",
+    ]);
+    command.args(["--key-size", "512", "--hash", "sha256", "--key-file", "-"]).arg(file);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(key.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+fn look(folder: &Path) -> std::io::Result<Vec<VolumeSeen>> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let ours = path.extension().is_some_and(|end| end == "key" || end == "luks");
+        if let Some(name) = path.file_stem().and_then(|name| name.to_str()).filter(|_| ours) {
+            names.insert(name.to_owned());
+        }
+    }
+    let one = |name: String| {
+        let at = |end: &str| folder.join(format!("{name}.{end}"));
+        let wrapped_key = match std::fs::read_to_string(at("key")) {
+            Ok(text) => Some(WrappedKey::from(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let bytes = match std::fs::metadata(at("luks")) {
+            Ok(found) => Some(found.len().saturating_sub(HEADER)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(VolumeSeen {
+            name: name.into(),
+            bytes: bytes.unwrap_or(0),
+            wrapped_key,
+            formatted: bytes.is_some(),
+        })
+    };
+    names.into_iter().map(one).collect()
+}
+
+#[async_trait]
+impl Storage for Pool {
+    async fn observe(&self, project: &Uid) -> Seen<Vec<VolumeSeen>> {
+        let folder = self.path.join(project.as_str());
+        match tokio::task::spawn_blocking(move || look(&folder)).await {
+            Ok(Ok(found)) if found.is_empty() => Seen::Absent,
+            Ok(Ok(found)) => Seen::Present(found),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Seen::Absent,
+            Ok(Err(_)) | Err(_) => Seen::Unknown,
+        }
+    }
+
+    async fn keep_key(&self, project: &Uid, volume: &VolumePlan, wrapped: &WrappedKey) -> Result<(), Error> {
+        let wrapped = wrapped.clone();
+        self.on(project, &volume.name, "keep the key of", move |places| {
+            if places.volume.exists() {
+                return Err(std::io::Error::other("it is formatted: another key would lose it"));
+            }
+            if let Some(folder) = places.key.parent() {
+                std::fs::create_dir_all(folder)?;
+                sync_folder(folder)?;
+            }
+            write_whole(&places.key, wrapped.as_str().as_bytes())
+        })
+        .await
+    }
+
+    async fn format(&self, project: &Uid, volume: &VolumePlan, key: &PlainKey) -> Result<(), Error> {
+        let (bytes, key) = (volume.bytes, key.clone());
+        self.on(project, &volume.name, "format", move |places| {
+            if places.volume.exists() {
+                return Ok(());
+            }
+            if !places.key.exists() {
+                return Err(std::io::Error::other("its wrapped key was not kept: it could never be opened"));
+            }
+            // What an earlier try left is not whole.
+            gone(std::fs::remove_file(&places.part))?;
+            let file = std::fs::File::create_new(&places.part)?;
+            file.set_len(bytes + HEADER)?;
+            format(&places.part, &key)?;
+            file.sync_all()?;
+            std::fs::rename(&places.part, &places.volume)?;
+            sync_folder(&places.volume)
+        })
+        .await
+    }
+
+    async fn grow(&self, project: &Uid, volume: &VolumePlan) -> Result<(), Error> {
+        let bytes = volume.bytes + HEADER;
+        self.on(project, &volume.name, "grow", move |places| {
+            let file = std::fs::File::options().write(true).open(&places.volume)?;
+            if file.metadata()?.len() < bytes {
+                file.set_len(bytes)?;
+            }
+            file.sync_all()
+        })
+        .await
+    }
+
+    async fn remove(&self, project: &Uid, name: &Label) -> Result<(), Error> {
+        self.on(project, name, "remove", |places| {
+            // The wrapped key first: without it the rest is noise, whatever happens next.
+            gone(std::fs::remove_file(&places.key))?;
+            gone(std::fs::remove_file(&places.part))?;
+            gone(std::fs::remove_file(&places.volume))?;
+            match places.volume.parent() {
+                // The last one takes the directory with it.
+                Some(folder) if std::fs::read_dir(folder).is_ok_and(|mut left| left.next().is_none()) => {
+                    std::fs::remove_dir(folder)?;
+                    sync_folder(folder)
+                }
+                Some(_) => sync_folder(&places.volume),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+}
