@@ -1,6 +1,11 @@
 //! Volumes: one suite for the real driver and for the one that remembers, and what only the real one can show.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code stops where it cannot go on")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code stops where it cannot go on"
+)]
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
