@@ -218,7 +218,8 @@ impl Storage for Pool {
                     std::fs::remove_dir(folder)?;
                     sync_folder(folder)
                 }
-                Some(_) => sync_folder(&places.volume),
+                // Somebody else took the last one, or the directory with it.
+                Some(_) => gone(sync_folder(&places.volume)),
                 None => Ok(()),
             }
         })
