@@ -3,43 +3,26 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing,
     reason = "this is test code: what cannot go on must stop"
 )]
 #![expect(clippy::must_use_candidate, clippy::missing_panics_doc, reason = "called by tests alone")]
 
 pub mod parts;
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use dejima_lab::{Binaries, ControlPlane, Person, ToStderr, people};
+use dejima_lab::children::Stay;
+use dejima_lab::{Binaries, Person, ToStderr, people};
 use serde_json::Value;
 
-/// The login that may do everything.
-pub const ADMIN: &str = "admin";
-/// The platform's office.
-pub const OFFICE: &str = "office-1@platform.example";
-/// A reviewer of the provider's organisation.
-pub const BOARD_JICHI: &str = "board-1@jichi.example";
-/// A reviewer of the platform's organisation.
-pub const BOARD_PLATFORM: &str = "board-1@platform.example";
-/// The provider.
-pub const PROVIDER: &str = "provider@jichi.example";
-/// The lead of a project.
-pub const LEAD: &str = "lead@osaka.example";
-/// The lead of another tenant.
-pub const OTHER_LEAD: &str = "lead@kyoto.example";
-/// Somebody of the same tenant as the lead.
-pub const STUDENT: &str = "student@osaka.example";
+pub use dejima_lab::people::{ADMIN, BOARD_JICHI, BOARD_PLATFORM, LEAD, OFFICE, OTHER_LEAD, PROVIDER, STUDENT};
 
-/// The shared platform.
+/// A control plane with the chart; what cannot go on stops the test.
 #[derive(Debug)]
-pub struct World {
-    plane: ControlPlane,
-    dir: PathBuf,
-}
+pub struct World(dejima_lab::World);
 
 /// What a request came to.
 #[derive(Debug)]
@@ -48,6 +31,15 @@ pub struct Answer {
     pub accepted: bool,
     /// What the server said.
     pub text: String,
+}
+
+impl From<dejima_lab::world::Answer> for Answer {
+    fn from(answer: dejima_lab::world::Answer) -> Self {
+        Self {
+            accepted: answer.accepted,
+            text: answer.text,
+        }
+    }
 }
 
 impl Answer {
@@ -74,184 +66,99 @@ pub fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// The control plane that tests of admission share: started by the first that asks. Nothing of ours runs on it.
-pub fn world() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| World::start("admission"))
+/// The directory of one platform of this run; what earlier runs left is removed.
+pub(crate) fn place(name: &str) -> PathBuf {
+    let runs = dejima_lab::cache::root().join("runs");
+    for (folder, separator) in [(runs.as_path(), None), (Path::new(dejima_lab::host::STATE), Some('-'))] {
+        sweep(folder, separator);
+    }
+    runs.join(std::process::id().to_string()).join(name)
 }
 
-/// Removes what earlier runs left that are no longer there.
-fn sweep(runs: &Path) {
-    for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
-        if !Path::new("/proc").join(entry.file_name()).exists() {
+/// Removes what runs that are no longer there have left: directories named by their pid, with or without more behind a separator.
+fn sweep(folder: &Path, separator: Option<char>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = separator.map_or(name.as_str(), |separator| name.split(separator).next().unwrap_or_default());
+        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
             // Another run may be sweeping the same.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
 
-impl World {
-    /// Starts a control plane with the chart on it.
-    pub fn start(name: &str) -> Self {
-        let runs = dejima_lab::cache::root().join("runs");
-        sweep(&runs);
-        let dir = runs.join(std::process::id().to_string()).join(name);
+/// The control plane that tests of admission share: started by the first that asks. Nothing of ours runs on it.
+pub fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
         let binaries = Binaries::get(&ToStderr).expect("the binaries of the real parts");
-        let plane = ControlPlane::start(&binaries, &dir, &people::cast()).expect("a control plane");
-        let world = Self { plane, dir };
-        world.install();
-        world
-    }
+        let world = dejima_lab::World::start(
+            Stay::WithStarter,
+            &binaries,
+            &place("admission"),
+            &root().join("charts/dejima"),
+            &people::cast(),
+        );
+        World(world.expect("a control plane"))
+    })
+}
 
-    /// The bearer token of a login.
-    pub fn token(&self, login: &str) -> String {
-        let text = std::fs::read_to_string(self.plane.kubeconfig(login)).expect("a kubeconfig");
-        let after = text.split("token: \"").nth(1).expect("a login with a token");
-        after.split('"').next().unwrap_or_default().to_owned()
-    }
+impl Deref for World {
+    type Target = dejima_lab::World;
 
-    /// Where everything of it lies.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
+}
 
-    fn install(&self) {
-        let chart = root().join("charts/dejima");
-        for folder in ["crds", "templates"] {
-            self.run(ADMIN, &["apply", "--server-side", "-f", chart.join(folder).to_str().unwrap()])
-                .accepted();
-        }
-        self.run(ADMIN, &["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
-            .accepted();
-        self.bind("dejima-office", "dejima.dev/office", None);
-        self.bind("dejima-reviewer", "dejima.dev/board", None);
-        self.bind("dejima-auditor", "dejima.dev/office", None);
-        // A policy acts some moments after it was made: each is awaited by what it must refuse.
-        for (kind, subresource) in [
-            ("isolatedproject", None),
-            ("accessgrant", None),
-            ("attestation", None),
-            ("namespace", None),
-            ("host", Some("status")),
-        ] {
-            self.await_canary(kind, subresource);
-        }
-    }
-
-    fn await_canary(&self, kind: &str, subresource: Option<&str>) {
-        let manifest = canary(kind);
-        let name = format!("canary-{kind}");
-        if subresource.is_some() {
-            self.apply(ADMIN, &manifest.replace("dejima.dev/canary", "dejima.dev/none"))
-                .accepted();
-        }
-        dejima_lab::run::await_until(&format!("the canary of {kind}"), 60, "audit.log", || {
-            let answer = match subresource {
-                Some(subresource) => {
-                    let patch = r#"{"metadata":{"annotations":{"dejima.dev/canary":""}},"status":{"images":[]}}"#;
-                    self.run(
-                        ADMIN,
-                        &[
-                            "patch",
-                            kind,
-                            &name,
-                            "--subresource",
-                            subresource,
-                            "--type=merge",
-                            "--dry-run=server",
-                            "-p",
-                            patch,
-                        ],
-                    )
-                }
-                None => self.input(ADMIN, &["create", "--dry-run=server", "-f", "-"], &manifest),
-            };
-            !answer.accepted && answer.text.contains("ValidatingAdmissionPolicy")
-        })
-        .expect("the admission policies act");
-        if subresource.is_some() {
-            self.run(ADMIN, &["delete", kind, &name]).accepted();
-        }
-    }
-
+impl World {
     /// Binds a cluster role to a group, in one namespace or everywhere.
     pub fn bind(&self, role: &str, group: &str, namespace: Option<&str>) {
-        let name = format!("{role}-{}", group.replace(['/', '.'], "-"));
-        let (role, group) = (format!("--clusterrole={role}"), format!("--group={group}"));
-        match namespace {
-            Some(namespace) => self
-                .run(ADMIN, &["create", "rolebinding", &name, &role, &group, "-n", namespace])
-                .accepted(),
-            None => self.run(ADMIN, &["create", "clusterrolebinding", &name, &role, &group]).accepted(),
-        };
+        self.0.bind(role, group, namespace).unwrap();
     }
 
     /// Runs kubectl as a login.
     pub fn run(&self, login: &str, arguments: &[&str]) -> Answer {
-        self.answer(login, arguments, None)
+        self.0.run(login, arguments).into()
     }
 
     /// Runs kubectl as a login with something on its standard input.
     pub fn input(&self, login: &str, arguments: &[&str], input: &str) -> Answer {
-        self.answer(login, arguments, Some(input))
-    }
-
-    fn answer(&self, login: &str, arguments: &[&str], input: Option<&str>) -> Answer {
-        let output = self.plane.kubectl(login, arguments, input).expect("kubectl runs");
-        Answer {
-            accepted: output.status.success(),
-            text: format!(
-                "{}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            ),
-        }
+        self.0.input(login, arguments, input).into()
     }
 
     /// Creates what a manifest says.
     pub fn create(&self, login: &str, manifest: &str) -> Answer {
-        self.input(login, &["create", "-f", "-"], manifest)
+        self.0.create(login, manifest).into()
     }
 
     /// Applies what a manifest says.
     pub fn apply(&self, login: &str, manifest: &str) -> Answer {
-        self.input(login, &["apply", "--server-side", "-f", "-"], manifest)
+        self.0.apply(login, manifest).into()
     }
 
     /// A JSON patch.
     pub fn patch(&self, login: &str, namespace: &str, kind: &str, name: &str, patch: &str) -> Answer {
-        self.run(login, &["patch", kind, name, "-n", namespace, "--type=json", "-p", patch])
+        self.0.patch(login, namespace, kind, name, patch).into()
     }
 
     /// An object as the admin sees it.
+    #[track_caller]
     pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Value {
-        let text = self.run(ADMIN, &["get", kind, name, "-n", namespace, "-o", "json"]).accepted();
-        serde_json::from_str(&text).expect("kubectl prints JSON")
+        self.0.get(namespace, kind, name).unwrap()
     }
 
     /// A namespace of a test's own, with a group's role in it.
     pub fn namespace(&self, prefix: &str, bindings: &[(&str, &str)]) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{prefix}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        self.run(ADMIN, &["create", "namespace", &name]).accepted();
-        for (role, group) in bindings {
-            self.bind(role, group, Some(&name));
-        }
+        self.0.namespace(&name, bindings).unwrap();
         name
-    }
-
-    /// The control plane.
-    pub fn plane(&self) -> &ControlPlane {
-        &self.plane
     }
 
     /// A person of the cast.
     pub fn person(&self, login: &str) -> &Person {
-        self.plane
-            .people()
-            .iter()
-            .find(|person| person.login == login)
-            .expect("a person of the cast")
+        self.0.person(login).expect("a person of the cast")
     }
 }
 
@@ -260,33 +167,4 @@ pub fn example(name: &str, replace: &[(&str, &str)]) -> String {
     let path = root().join("examples").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     replace.iter().fold(text, |text, (from, to)| text.replace(from, to))
-}
-
-/// An object that the policies refuse for its annotation alone.
-fn canary(kind: &str) -> String {
-    let (head, spec) = match kind {
-        "namespace" => ("apiVersion: v1\nkind: Namespace", String::new()),
-        "host" => ("apiVersion: dejima.dev/v1alpha1\nkind: Host", "spec: {roles: [machines]}".to_owned()),
-        "attestation" => (
-            "apiVersion: dejima.dev/v1alpha1\nkind: Attestation",
-            "spec: {of: {kind: Dataset, name: none, uid: none}, claim: approval, value: {}, by: admin}".to_owned(),
-        ),
-        "accessgrant" => (
-            "apiVersion: dejima.dev/v1alpha1\nkind: AccessGrant",
-            format!(
-                "spec: {{project: {{namespace: none, name: none, uid: none}}, dataset: none, policy: {{name: none, digest: \"sha256:{}\"}}, \
-                 request: {{purpose: [], institution: \"https://ror.org/010hz0g26\", orgKind: public, country: JP, members: [], actions: []}}, \
-                 window: {{from: \"2026-01\", until: \"2026-02\"}}}}",
-                "0".repeat(64)
-            ),
-        ),
-        "isolatedproject" => (
-            "apiVersion: dejima.dev/v1alpha1\nkind: IsolatedProject",
-            "spec: {title: {en: none}, purpose: [{duo: \"DUO:0000042\"}], institution: \"https://ror.org/010hz0g26\", orgKind: public, country: JP, \
-             members: [{subject: nobody, role: lead}], period: {from: \"2026-01\", until: \"2026-02\"}, machines: [{name: one, cpu: 1, memory: 1Gi, image: none}]}"
-                .to_owned(),
-        ),
-        other => panic!("no canary for {other}"),
-    };
-    format!("{head}\nmetadata: {{name: canary-{kind}, annotations: {{dejima.dev/canary: \"\"}}}}\n{spec}\n")
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::binaries::Binaries;
-use crate::children::{Running, start};
+use crate::children::{Running, Stay, start_for};
 use crate::people::Person;
 use crate::run::{Error, await_until, file, finish, succeed};
 
@@ -19,6 +20,9 @@ rules:
 - level: Metadata
 ";
 
+/// The file that names the API server's port.
+const PORT: &str = "port";
+
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -27,7 +31,7 @@ pub struct ControlPlane {
     port: u16,
     people: Vec<Person>,
     // In the order in which they are stopped.
-    children: Vec<Running>,
+    children: Mutex<Vec<Running>>,
 }
 
 /// A port of loopback that nobody listens on.
@@ -39,13 +43,14 @@ pub fn free_port() -> Result<u16, Error> {
 
 impl ControlPlane {
     /// Starts one in an empty directory; ready in about 3 s.
-    pub fn start(binaries: &Binaries, dir: &Path, people: &[Person]) -> Result<Self, Error> {
+    pub fn start(stay: Stay, binaries: &Binaries, dir: &Path, people: &[Person]) -> Result<Self, Error> {
         file("make", dir, std::fs::create_dir_all(dir))?;
         let (client, peer, port) = (free_port()?, free_port()?, free_port()?);
         certificates(dir)?;
         file("write", dir, std::fs::write(dir.join("audit-policy.yaml"), AUDIT_POLICY))?;
         let tokens: String = people.iter().map(Person::line).collect();
         file("write", dir, std::fs::write(dir.join("tokens.csv"), tokens))?;
+        file("write", dir, std::fs::write(dir.join(PORT), port.to_string()))?;
 
         let mut etcd = Command::new(binaries.program("etcd"));
         etcd.arg("--data-dir")
@@ -59,7 +64,7 @@ impl ControlPlane {
         ] {
             etcd.arg(flag).arg(format!("http://127.0.0.1:{port}"));
         }
-        let etcd = start("etcd", &etcd, &dir.join("etcd.log"))?;
+        let etcd = start_for(stay, "etcd", &etcd, &dir.join("etcd.log"))?;
 
         let at = |name: &str| dir.join(name).display().to_string();
         let mut api = Command::new(binaries.program("kube-apiserver"));
@@ -82,14 +87,14 @@ impl ControlPlane {
             "--audit-log-mode=batch".to_owned(),
             "--audit-log-batch-max-wait=200ms".to_owned(),
         ]);
-        let api = start("kube-apiserver", &api, &dir.join("api.log"))?;
+        let api = start_for(stay, "kube-apiserver", &api, &dir.join("api.log"))?;
 
-        let mut plane = Self {
+        let plane = Self {
             dir: dir.to_owned(),
             kubectl: binaries.program("kubectl"),
             port,
             people: people.to_vec(),
-            children: vec![api, etcd],
+            children: Mutex::new(vec![api, etcd]),
         };
         plane.write_kubeconfig(
             "admin",
@@ -113,14 +118,38 @@ impl ControlPlane {
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
         ]);
-        let manager = start("kube-controller-manager", &manager, &dir.join("manager.log"))?;
-        plane.children.insert(0, manager);
+        let manager = start_for(stay, "kube-controller-manager", &manager, &dir.join("manager.log"))?;
+        plane.children().insert(0, manager);
         await_until("the default service account", 30, &at("manager.log"), || {
             plane
                 .kubectl("admin", &["get", "serviceaccount", "default"], None)
                 .is_ok_and(|output| output.status.success())
         })?;
         Ok(plane)
+    }
+
+    /// The one that an earlier process started to stay; nothing where a part of it runs no more.
+    pub fn again(binaries: &Binaries, dir: &Path, people: &[Person]) -> Option<Self> {
+        let port = std::fs::read_to_string(dir.join(PORT)).ok()?.parse().ok()?;
+        let mut children = Vec::new();
+        for (name, log) in [
+            ("kube-controller-manager", "manager.log"),
+            ("kube-apiserver", "api.log"),
+            ("etcd", "etcd.log"),
+        ] {
+            children.push(Running::again(name, &dir.join(log))?);
+        }
+        Some(Self {
+            dir: dir.to_owned(),
+            kubectl: binaries.program("kubectl"),
+            port,
+            people: people.to_vec(),
+            children: Mutex::new(children),
+        })
+    }
+
+    fn children(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the API server answers.
@@ -191,8 +220,8 @@ impl ControlPlane {
     }
 
     /// Stops everything and waits for it.
-    pub fn stop(&mut self) -> Result<(), Error> {
-        for child in &mut self.children {
+    pub fn stop(&self) -> Result<(), Error> {
+        for child in self.children().iter_mut() {
             child.stop(Duration::from_secs(20))?;
         }
         Ok(())

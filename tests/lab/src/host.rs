@@ -15,14 +15,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::children::{Running, start};
+pub use crate::children::child_of;
+use crate::children::{Running, Stay, send, start_for};
 use crate::run::{Error, await_until, file, finish, succeed};
 
 const INIT: &str = include_str!("../host/init.sh");
-const STATE: &str = "/var/lib/dejima-lab";
+/// Where the directories of hosts lie.
+pub const STATE: &str = "/var/lib/dejima-lab";
 
 /// Which network a program started on a host sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,11 @@ pub fn folder(platform: &str, name: &str) -> Result<PathBuf, Error> {
 impl Host {
     /// Starts a host; what its directory holds already (definitions, images) is gone on with, as after a power cut. Up in 1 to 3 s.
     pub fn start(platform: &str, name: &str) -> Result<Self, Error> {
+        Self::start_for(Stay::WithStarter, platform, name)
+    }
+
+    /// The same, for as long as it is to stay.
+    pub fn start_for(stay: Stay, platform: &str, name: &str) -> Result<Self, Error> {
         let dir = folder(platform, name)?;
         prepare(&dir)?;
         let mut command = Command::new("unshare");
@@ -76,7 +82,7 @@ impl Host {
             .arg(dir.join("init.sh"))
             .arg(name)
             .arg(&dir);
-        let child = start(name, &command, &dir.join("log/init.log"))?;
+        let child = start_for(stay, name, &command, &dir.join("log/init.log"))?;
         let mut host = Self {
             name: name.to_owned(),
             dir,
@@ -91,6 +97,18 @@ impl Host {
         host.init = number(&mark)?;
         host.await_libvirt()?;
         Ok(host)
+    }
+
+    /// The one that an earlier process started to stay; nothing where it runs no more.
+    pub fn again(platform: &str, name: &str) -> Option<Self> {
+        let dir = Path::new(STATE).join(platform).join(name);
+        let child = Running::again(name, &dir.join("log/init.log"))?;
+        Some(Self {
+            name: name.to_owned(),
+            init: number(&dir.join("init.pid")).ok()?,
+            dir,
+            child,
+        })
     }
 
     fn await_libvirt(&mut self) -> Result<(), Error> {
@@ -241,30 +259,19 @@ impl Host {
     /// Pulls the plug: everything on the host ends; its directory stays.
     pub fn stop(&mut self) -> Result<(), Error> {
         // The first process of a PID namespace takes all others with it; `unshare` ends when the last is gone.
-        if self.init != 0 {
+        if self.init != 0 && self.child.is_running() {
             send(self.init, Signal::SIGKILL);
         }
         let log = self.dir.join("log").display().to_string();
-        await_until(&format!("the end of host `{}`", self.name), 20, &log, || !self.child.is_running())
+        await_until(&format!("the end of host `{}`", self.name), 20, &log, || !self.child.is_running())?;
+        self.child.kill();
+        Ok(())
     }
 
     /// Pulls the plug and removes the directory with all images.
     pub fn remove(mut self) -> Result<(), Error> {
         self.stop()?;
         file("remove", &self.dir, std::fs::remove_dir_all(&self.dir))
-    }
-}
-
-/// The only child of a process that was started, such as the program behind `nsenter`.
-pub fn child_of(pid: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
-}
-
-fn send(pid: u32, signal: Signal) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // A process that is gone already needs no signal.
-        let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
@@ -322,8 +329,10 @@ fn prepare(dir: &Path) -> Result<(), Error> {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // The directory stays for whoever wants to know what happened.
-        let _ = self.stop();
+        if self.child.stays() == Stay::WithStarter {
+            // The directory stays for whoever wants to know what happened.
+            let _ = self.stop();
+        }
     }
 }
 

@@ -7,9 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::binaries::Binaries;
-use crate::children::{Running, start};
+use crate::children::{Running, Stay, start_for};
 use crate::control_plane::free_port;
 use crate::run::{Error, await_until, file, finish, succeed};
+
+/// The file that names its port.
+const PORT: &str = "port";
 
 /// A running key server.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub struct KeyServer {
 
 impl KeyServer {
     /// Starts one in a directory; what the directory holds already is gone on with. Active in about 1 s.
-    pub fn start(binaries: &Binaries, dir: &Path) -> Result<Self, Error> {
+    pub fn start(stay: Stay, binaries: &Binaries, dir: &Path) -> Result<Self, Error> {
         file("make", dir, std::fs::create_dir_all(dir.join("storage")))?;
         let (port, cluster) = (free_port()?, free_port()?);
         let seal = dir.join("seal.key");
@@ -39,9 +42,10 @@ impl KeyServer {
             seal.display()
         );
         file("write", dir, std::fs::write(dir.join("server.hcl"), text))?;
+        file("write", dir, std::fs::write(dir.join(PORT), port.to_string()))?;
         let mut command = Command::new(&binaries.key_server);
         command.arg("server").arg(format!("-config={}", dir.join("server.hcl").display()));
-        let child = start("bao", &command, &dir.join("server.log"))?;
+        let child = start_for(stay, "bao", &command, &dir.join("server.log"))?;
         let mut server = Self {
             dir: dir.to_owned(),
             program: binaries.key_server.clone(),
@@ -60,6 +64,19 @@ impl KeyServer {
             }
         }
         Ok(server)
+    }
+
+    /// The one that an earlier process started to stay; nothing where it runs no more.
+    pub fn again(binaries: &Binaries, dir: &Path) -> Option<Self> {
+        let mut server = Self {
+            dir: dir.to_owned(),
+            program: binaries.key_server.clone(),
+            port: std::fs::read_to_string(dir.join(PORT)).ok()?.parse().ok()?,
+            token: String::new(),
+            child: Running::again("bao", &dir.join("server.log"))?,
+        };
+        server.token = server.initialised().ok()?;
+        Some(server)
     }
 
     fn initialised(&self) -> Result<String, Error> {

@@ -1,4 +1,4 @@
-//! The local platform: the real parts, started and stopped. Knows nothing of ours.
+//! The local platform: the real parts, started and stopped. Imports nothing of ours.
 //!
 //! ```text
 //! binaries (built or fetched once into the user's cache)
@@ -8,6 +8,8 @@
 //!    -> Host:         libvirt and QEMU                                   in namespaces of its own
 //!    -> Guest:        kernel and initramfs that a machine boots; Agent looks into it
 //!    -> dicom:        real CT and MR images
+//! the binary `dejima`, given by its path
+//!    -> Platform:     all of that, with operator, API and each host's agent
 //! ```
 //! Everything that is started dies with the process that started it (`children`), unless it was asked to stay.
 
@@ -22,7 +24,9 @@ pub mod host;
 pub mod key_server;
 pub mod packages;
 pub mod people;
+pub mod platform;
 pub mod run;
+pub mod world;
 
 pub use binaries::Binaries;
 pub use control_plane::ControlPlane;
@@ -31,7 +35,9 @@ pub use guestagent::Agent;
 pub use host::Host;
 pub use key_server::KeyServer;
 pub use people::Person;
+pub use platform::{Platform, Setup};
 pub use run::Error;
+pub use world::World;
 
 /// Where progress is told: one line at a time.
 pub trait Reporter: Sync {

@@ -1,5 +1,22 @@
 //! Logins of the local platform: bearer tokens with groups. A site uses OIDC instead.
 
+/// The login that may do everything.
+pub const ADMIN: &str = "admin";
+/// The platform's office.
+pub const OFFICE: &str = "office-1@platform.example";
+/// A reviewer of the provider's organisation.
+pub const BOARD_JICHI: &str = "board-1@jichi.example";
+/// A reviewer of the platform's organisation.
+pub const BOARD_PLATFORM: &str = "board-1@platform.example";
+/// The provider.
+pub const PROVIDER: &str = "provider@jichi.example";
+/// The lead of a project.
+pub const LEAD: &str = "lead@osaka.example";
+/// The lead of another tenant.
+pub const OTHER_LEAD: &str = "lead@kyoto.example";
+/// Somebody of the same tenant as the lead.
+pub const STUDENT: &str = "student@osaka.example";
+
 /// One login.
 #[derive(Clone, Debug)]
 pub struct Person {
@@ -32,13 +49,13 @@ impl Person {
 /// The people of the story.
 pub fn cast() -> Vec<Person> {
     vec![
-        Person::new("office-1@platform.example", &["dejima.dev/office"]),
-        Person::new("board-1@jichi.example", &["dejima.dev/board", "dejima.dev/org/010hz0g26"]),
-        Person::new("board-1@platform.example", &["dejima.dev/board", "dejima.dev/org/04ksd4g47"]),
-        Person::new("provider@jichi.example", &["dejima.dev/provider-jichi", "dejima.dev/org/010hz0g26"]),
-        Person::new("lead@osaka.example", &["dejima.dev/tenant-osaka", "dejima.dev/org/035t8zc32"]),
-        Person::new("student@osaka.example", &["dejima.dev/tenant-osaka", "dejima.dev/org/035t8zc32"]),
-        Person::new("lead@kyoto.example", &["dejima.dev/tenant-kyoto", "dejima.dev/org/02kpeqv85"]),
+        Person::new(OFFICE, &["dejima.dev/office"]),
+        Person::new(BOARD_JICHI, &["dejima.dev/board", "dejima.dev/org/010hz0g26"]),
+        Person::new(BOARD_PLATFORM, &["dejima.dev/board", "dejima.dev/org/04ksd4g47"]),
+        Person::new(PROVIDER, &["dejima.dev/provider-jichi", "dejima.dev/org/010hz0g26"]),
+        Person::new(LEAD, &["dejima.dev/tenant-osaka", "dejima.dev/org/035t8zc32"]),
+        Person::new(STUDENT, &["dejima.dev/tenant-osaka", "dejima.dev/org/035t8zc32"]),
+        Person::new(OTHER_LEAD, &["dejima.dev/tenant-kyoto", "dejima.dev/org/02kpeqv85"]),
         Person::new("stranger@example.org", &[]),
     ]
 }
