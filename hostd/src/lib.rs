@@ -9,12 +9,15 @@ pub mod agent;
 pub mod carry_out;
 pub mod driver;
 pub mod intake;
+pub mod iso;
 pub mod kept;
 pub mod keys;
+pub mod map;
 pub mod memory;
 pub mod network;
 pub mod scan;
 pub mod seal;
+pub mod seed;
 pub mod volumes;
 
 pub use agent::{Agent, run};
