@@ -37,7 +37,7 @@ enum Command {
     /// Runs the API, which holds the ledger
     Api(roles::ApiArguments),
     /// Runs the agent of one host
-    Hostd(roles::HostdArguments),
+    Hostd(Box<roles::HostdArguments>),
     /// Says in plain words what is waiting for what, and whose turn it is
     #[command(subcommand)]
     Explain(explain::What),
@@ -80,7 +80,7 @@ async fn main() -> Result<()> {
         }
         Command::Operator(arguments) => roles::operator(config, arguments).await,
         Command::Api(arguments) => roles::api(config, arguments).await,
-        Command::Hostd(arguments) => roles::hostd(config, arguments).await,
+        Command::Hostd(arguments) => roles::hostd(config, *arguments).await,
         Command::Explain(what) => explain::run(config, what, lang).await,
         Command::Review(command) => people::review(config, command).await,
         Command::Terms(command) => people::terms(config, command).await,

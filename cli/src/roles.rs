@@ -6,9 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use dejima_crds::host::{Capacity, EngineKind};
-use dejima_hostd::driver::{Network, Storage};
+use dejima_hostd::driver::{Machines, Network, Storage};
+use dejima_hostd::fetch::Cache;
 use dejima_hostd::kept::Kept;
 use dejima_hostd::keys::VaultKeys;
+use dejima_hostd::libvirt::{Libvirt, Settings};
 use dejima_hostd::memory::Memory;
 use dejima_hostd::network::Bridges;
 use dejima_hostd::seal::Intake;
@@ -17,6 +19,7 @@ use dejima_hostd::{Agent, Drivers};
 use dejima_operator::{Context, Site};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use tokio::sync::watch;
 
@@ -73,6 +76,21 @@ pub(crate) struct HostdArguments {
     /// The directory for volumes; without it volumes are only remembered
     #[arg(long)]
     volumes: Option<PathBuf>,
+    /// libvirt's address
+    #[arg(long, default_value = "qemu:///system")]
+    libvirt: String,
+    /// A directory in memory, for seeds and maps of machines
+    #[arg(long, default_value = "/run/dejima")]
+    run: PathBuf,
+    /// Where libvirt keeps the pids of its machines
+    #[arg(long, default_value = "/run/libvirt/qemu")]
+    pids: PathBuf,
+    /// The directory for what is fetched from the image store: encrypted shards, kernels
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Whether the processor helps machines to run; where absent, a small machine is tried
+    #[arg(long, value_enum)]
+    engine: Option<MachineEngine>,
     /// The network namespace in which projects' bridges and rules are made, as /proc/1/ns/net; without it networks are only remembered
     #[arg(long)]
     network_namespace: Option<PathBuf>,
@@ -84,10 +102,21 @@ pub(crate) struct HostdArguments {
 /// What a host does its work with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum DriverKind {
+    /// Machines on libvirt and QEMU, volumes, networks: all real
+    Libvirt,
     /// Drivers that only remember: for fault injection and scale; they run nothing
     Memory,
     /// None: the host seals datasets and runs no machines
     None,
+}
+
+/// What runs machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MachineEngine {
+    /// The processor's help
+    Kvm,
+    /// Emulation
+    Tcg,
 }
 
 /// The configuration of a kubeconfig file, or of the usual places.
@@ -184,9 +213,41 @@ pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArg
     dejima_operator::pass::run(context, stop()?).await.context("the operator ended")
 }
 
-/// Runs the agent of one host.
-pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments) -> Result<()> {
+/// The image store: a directory.
+fn image_store(path: &Path) -> Result<Arc<dyn ObjectStore>> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make the image store `{}`", path.display()))?;
+    let store = LocalFileSystem::new_with_prefix(path).context("cannot open the image store")?;
+    Ok(Arc::new(store.with_fsync(true)))
+}
+
+type HostDrivers = (Arc<dyn Storage>, Arc<dyn Network>, Arc<dyn Machines>);
+
+/// What a host does its work with.
+fn host_drivers(arguments: &HostdArguments, store: Option<Arc<dyn ObjectStore>>) -> Result<HostDrivers> {
     let (capacity, kind) = match arguments.drivers {
+        DriverKind::Libvirt => {
+            let (Some(store), Some(cache), Some(volumes), Some(namespace)) =
+                (store, &arguments.cache, &arguments.volumes, &arguments.network_namespace)
+            else {
+                bail!("a host that runs machines needs --image-store, --cache, --volumes and --network-namespace");
+            };
+            let pool = Pool::new(volumes)?;
+            let settings = Settings {
+                uri: arguments.libvirt.clone(),
+                run: arguments.run.clone(),
+                pids: arguments.pids.clone(),
+                kvm: match arguments.engine {
+                    Some(engine) => engine == MachineEngine::Kvm,
+                    None => dejima_hostd::libvirt::kvm_works(),
+                },
+            };
+            let machines = Libvirt::new(settings, Cache::new(cache, store)?, pool.clone())?;
+            return Ok((
+                Arc::new(pool),
+                Arc::new(Bridges::new(&arguments.state, namespace)?),
+                Arc::new(machines),
+            ));
+        }
         DriverKind::Memory => (
             Capacity {
                 cpus: 64,
@@ -203,11 +264,6 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
     } else {
         memory
     });
-    let keys = VaultKeys::new(
-        &arguments.keys,
-        &secret(&arguments.role_id_file)?,
-        &secret(&arguments.secret_id_file)?,
-    )?;
     let network: Arc<dyn Network> = match &arguments.network_namespace {
         Some(namespace) => Arc::new(Bridges::new(&arguments.state, namespace)?),
         None => memory.clone(),
@@ -216,30 +272,35 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         Some(pool) => Arc::new(Pool::new(pool)?),
         None => memory.clone(),
     };
+    Ok((storage, network, memory))
+}
+
+/// Runs the agent of one host.
+pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments) -> Result<()> {
+    let keys = VaultKeys::new(
+        &arguments.keys,
+        &secret(&arguments.role_id_file)?,
+        &secret(&arguments.secret_id_file)?,
+    )?;
     let config = config(kubeconfig).await?;
+    let store = arguments.image_store.as_deref().map(image_store).transpose()?;
+    let (storage, network, machines) = host_drivers(&arguments, store.clone())?;
     let drivers = Drivers {
         keys: Arc::new(keys),
         storage,
         network,
-        machines: memory,
+        machines,
         recorder: Arc::new(Records::new(&arguments.api, config.clone())?),
         gate: gate(),
     };
-    let intake = match (arguments.intake, arguments.image_store) {
-        (Some(sources), Some(store)) => {
-            let scratch = arguments.state.join("scratch");
-            std::fs::create_dir_all(&store).with_context(|| format!("cannot make the image store `{}`", store.display()))?;
-            let store = LocalFileSystem::new_with_prefix(&store)
-                .context("cannot open the image store")?
-                .with_fsync(true);
-            Some(Intake {
-                sources,
-                scratch,
-                store: Arc::new(store),
-            })
-        }
-        (None, None) => None,
-        (Some(_), None) | (None, Some(_)) => bail!("a host that seals needs both --intake and --image-store"),
+    let intake = match (arguments.intake, store) {
+        (Some(sources), Some(store)) => Some(Intake {
+            sources,
+            scratch: arguments.state.join("scratch"),
+            store,
+        }),
+        (None, _) => None,
+        (Some(_), None) => bail!("a host that seals needs both --intake and --image-store"),
     };
     let agent = Agent {
         client: Client::try_from(config).context("cannot talk to the cluster")?,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejima_crds::bounded::Uid;
+use dejima_crds::bounded::{Label, Uid};
 use dejima_crds::condition::seconds;
 use dejima_crds::host_plan::{HostPlanStatus, IsolationProof};
 use dejima_crds::{Host, HostPlan, names};
@@ -201,7 +201,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// What the drivers find of one project.
-pub async fn observe(drivers: &Drivers, uid: &Uid, owned: &Seen<BTreeSet<Uid>>) -> Observed {
+pub async fn observe(drivers: &Drivers, kept: &Kept, uid: &Uid, owned: &Seen<BTreeSet<Uid>>) -> Observed {
     let others = owned
         .present()
         .into_iter()
@@ -209,7 +209,14 @@ pub async fn observe(drivers: &Drivers, uid: &Uid, owned: &Seen<BTreeSet<Uid>>) 
         .filter(|other| *other != uid)
         .cloned()
         .collect();
+    let mut attached: BTreeMap<Label, BTreeSet<Label>> = BTreeMap::new();
+    for mount in kept.mounts() {
+        if mount.begun.project.as_ref().is_some_and(|of| of.uid == *uid) {
+            attached.entry(mount.machine).or_default().extend(mount.serials);
+        }
+    }
     Observed {
+        attached,
         network: drivers.network.observe(uid).await,
         volumes: drivers.storage.observe(uid).await,
         domains: drivers.machines.observe(uid).await,
@@ -252,14 +259,12 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     };
     let mut proof = None;
     let mut failure = None;
+    let mut last = Vec::new();
     loop {
-        let todo = next(
-            &plan.spec,
-            project,
-            &observe(&agent.drivers, &project.of.uid, owned).await,
-            Timestamp::now(),
-        );
-        if todo.actions.is_empty() {
+        let seen = observe(&agent.drivers, &agent.kept, &project.of.uid, owned).await;
+        let todo = next(&plan.spec, project, &seen, Timestamp::now());
+        // What was done and still is to be done waits for the next look: nobody can tell yet whether it took effect.
+        if todo.actions.is_empty() || todo.actions == last {
             break;
         }
         for action in &todo.actions {
@@ -275,9 +280,10 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
         if failure.is_some() {
             break;
         }
+        last = todo.actions;
     }
     let now = Timestamp::now();
-    let seen = observe(&agent.drivers, &project.of.uid, owned).await;
+    let seen = observe(&agent.drivers, &agent.kept, &project.of.uid, owned).await;
     let left = next(&plan.spec, project, &seen, now);
     // Taking access away waited for nobody; that it ended is said now.
     let settled = settle(&agent.drivers, &agent.kept, project, &seen, plan.spec.ends).await;

@@ -54,7 +54,7 @@ pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &Projec
                 let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&plan.key, &wrapped)).await?;
                 through(gate, named("give-key"), drivers.machines.give_key(uid, &volume.serial, &key)).await?;
             }
-            through(gate, named(verb), drivers.machines.start_paused(uid, domain)).await?;
+            through(gate, named(verb), drivers.machines.start_paused(plan, domain)).await?;
         }
         Action::Attach(machine, mount, shard) => {
             // Begun before an effect that gives access: without a record nothing is attached.

@@ -40,6 +40,9 @@ pub enum Error {
         #[source]
         cause: Box<kube::Error>,
     },
+    /// A driver gave no answer in time: what it was asked may have taken effect, or not.
+    #[error("no answer in time when it was asked to {0}")]
+    Silent(&'static str),
     /// Something that a verb needs is not there.
     #[error("{0}")]
     Missing(String),
@@ -63,6 +66,7 @@ impl Error {
         match self {
             Self::Driver { .. } | Self::Injected(_) => "DriverFailed",
             Self::Api { .. } => "ApiFailed",
+            Self::Silent(_) => "DriverSilent",
             Self::Missing(_) => "Missing",
         }
     }
@@ -129,7 +133,7 @@ pub trait Machines: Send + Sync {
     /// Hands over the plain key of a disk, in memory only.
     async fn give_key(&self, project: &Uid, serial: &Label, key: &PlainKey) -> Result<(), Error>;
     /// Starts a machine with its processors standing still.
-    async fn start_paused(&self, project: &Uid, domain: &DomainPlan) -> Result<(), Error>;
+    async fn start_paused(&self, plan: &ProjectPlan, domain: &DomainPlan) -> Result<(), Error>;
     /// Lets it run.
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error>;
     /// Attaches a shard, read-only.

@@ -8,10 +8,12 @@
 pub mod agent;
 pub mod carry_out;
 pub mod driver;
+pub mod fetch;
 pub mod intake;
 pub mod iso;
 pub mod kept;
 pub mod keys;
+pub mod libvirt;
 pub mod map;
 pub mod memory;
 pub mod network;

@@ -243,8 +243,8 @@ impl Machines for Memory {
         })
     }
 
-    async fn start_paused(&self, project: &Uid, wanted: &DomainPlan) -> Result<(), Error> {
-        self.change(project, |things| {
+    async fn start_paused(&self, plan: &ProjectPlan, wanted: &DomainPlan) -> Result<(), Error> {
+        self.change(&plan.of.uid, |things| {
             let found = domain(things, &wanted.machine)?;
             if found.state == DomainState::Shutoff {
                 found.state = DomainState::Paused;

@@ -44,6 +44,12 @@ impl Pool {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// How many bytes the file system that holds the pool has in all (statvfs(3)).
+    pub fn capacity(&self) -> Result<u64, Error> {
+        let found = rustix::fs::statvfs(&self.path).map_err(|cause| Error::driver("measure", self.path.display().to_string(), cause))?;
+        Ok(found.f_blocks.saturating_mul(found.f_frsize))
+    }
+
     /// The file of a volume, for whoever attaches it.
     pub fn file(&self, project: &Uid, name: &Label) -> Result<PathBuf, Error> {
         Ok(self.places(project, name)?.volume)

@@ -6,7 +6,7 @@
 //! Each call gives what can be done *now*; the caller does it, looks again, and calls again, until nothing is left.
 //! What nobody can tell about is neither made nor taken away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::bounded::{Digest, Label, Uid, WrappedKey};
 use dejima_crds::digest;
@@ -29,6 +29,8 @@ pub struct Observed {
     pub domains: Seen<Vec<DomainSeen>>,
     /// Other projects of which something is on this host.
     pub others: BTreeSet<Uid>,
+    /// What this host attached to which machine and has not seen leave: known although nobody can tell about the machine.
+    pub attached: BTreeMap<Label, BTreeSet<Label>>,
 }
 
 /// A network, as found.
@@ -249,7 +251,7 @@ fn wanted<'a>(plan: &'a ProjectPlan, machine: &Label, now: Timestamp) -> Vec<&'a
 /// What to do for a project on a host.
 pub fn next(spec: &HostPlanSpec, plan: &ProjectPlan, seen: &Observed, now: Timestamp) -> Next {
     if spec.ends {
-        return end(seen);
+        return end(plan, seen);
     }
     let held = plan.dedicated && !seen.others.is_empty();
     let mut next = Next {
@@ -274,8 +276,20 @@ pub fn next(spec: &HostPlanSpec, plan: &ProjectPlan, seen: &Observed, now: Times
     next
 }
 
-/// Shards that no living mount wants leave their machines.
+/// Shards that no living mount wants leave their machines. A machine that nobody can tell about ends, where one of its mounts must.
 fn detach(plan: &ProjectPlan, seen: &Observed, now: Timestamp, next: &mut Next) {
+    if seen.domains == Seen::Unknown {
+        for (machine, serials) in &seen.attached {
+            let living: BTreeSet<&Label> = wanted(plan, machine, now)
+                .into_iter()
+                .flat_map(|mount| &mount.shards)
+                .map(|shard| &shard.serial)
+                .collect();
+            if serials.iter().any(|serial| !living.contains(serial)) {
+                next.actions.push(Action::Destroy(machine.clone()));
+            }
+        }
+    }
     for domain in seen.domains.present().into_iter().flatten() {
         let wanted: BTreeSet<&Label> = wanted(plan, &domain.machine, now)
             .into_iter()
@@ -482,8 +496,11 @@ fn mounts(plan: &ProjectPlan, seen: &Observed, now: Timestamp, next: &mut Next) 
 }
 
 /// Everything goes: machines at once, then their definitions, the network when nothing has a port, the bytes last.
-fn end(seen: &Observed) -> Next {
+fn end(plan: &ProjectPlan, seen: &Observed) -> Next {
     let mut actions = Vec::new();
+    if seen.domains == Seen::Unknown {
+        actions.extend(plan.domains.iter().map(|domain| Action::Destroy(domain.machine.clone())));
+    }
     for domain in seen.domains.present().into_iter().flatten() {
         match domain.state {
             DomainState::Shutoff => actions.push(Action::Undefine(domain.machine.clone())),

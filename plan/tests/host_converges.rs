@@ -7,7 +7,7 @@
     reason = "test code stops where it cannot go on"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::host_plan::{HostPlanSpec, ItemState, MountPlan, Power, ProjectPlan};
 use dejima_plan::Seen;
@@ -27,6 +27,7 @@ fn empty() -> Observed {
         volumes: Seen::Absent,
         domains: Seen::Absent,
         others: BTreeSet::new(),
+        attached: BTreeMap::new(),
     }
 }
 
@@ -202,6 +203,7 @@ fn what_nobody_can_tell_about_is_neither_made_nor_taken_away() {
         volumes: Seen::Unknown,
         domains: Seen::Unknown,
         others: BTreeSet::new(),
+        attached: BTreeMap::from([("m0".into(), BTreeSet::from([format!("{:032x}", 0).into()]))]),
     };
     let todo = next(&spec, spec.project.as_ref().unwrap(), &blind, now());
     assert_eq!(todo.actions, []);
@@ -212,7 +214,39 @@ fn what_nobody_can_tell_about_is_neither_made_nor_taken_away() {
     );
     let ending = HostPlanSpec { ends: true, ..spec };
     let todo = next(&ending, ending.project.as_ref().unwrap(), &blind, now());
-    assert!(todo.actions.is_empty() && !todo.closed && !todo.swept);
+    // An order to end waits for nobody, but what nobody saw is not said to be over.
+    assert_eq!(todo.actions, [Action::Destroy("m0".into())]);
+    assert!(!todo.closed && !todo.swept);
+}
+
+#[test]
+fn a_mount_that_must_end_takes_a_machine_with_it_that_nobody_can_tell_about() {
+    let mut spec = plan(2, 0, 2, Power::Running);
+    let serial = |at: usize| format!("{at:032x}").as_str().into();
+    let blind = Observed {
+        domains: Seen::Unknown,
+        attached: BTreeMap::from([("m0".into(), BTreeSet::from([serial(0), serial(1)]))]),
+        ..empty()
+    };
+    let actions = |spec: &HostPlanSpec, at: &str| {
+        let todo = next(spec, spec.project.as_ref().unwrap(), &blind, at.parse().unwrap());
+        let mut ends = todo.actions;
+        ends.retain(|action| matches!(action, Action::Destroy(_) | Action::Detach(..)));
+        ends
+    };
+    spec.project.as_mut().unwrap().mounts[0].until = Some("2026-11-24T00:00:01Z".into());
+    assert_eq!(actions(&spec, "2026-11-24T00:00:00Z"), [], "the control: its time has not come");
+    assert_eq!(
+        actions(&spec, "2026-11-24T00:00:01Z"),
+        [Action::Destroy("m0".into())],
+        "and no other machine"
+    );
+    spec.project.as_mut().unwrap().mounts.clear();
+    assert_eq!(
+        actions(&spec, "2026-11-24T00:00:00Z"),
+        [Action::Destroy("m0".into())],
+        "the grant is gone"
+    );
 }
 
 #[test]

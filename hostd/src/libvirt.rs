@@ -1,0 +1,575 @@
+//! Machines on libvirt and QEMU.
+//!
+//! ```text
+//! plan -> typed XML -> define -> keys into libvirt's memory -> start paused -> LUNs come and go -> destroy -> undefine
+//! <run>/<project uid>/<machine>/    in memory: seed, map of mounts, which process it is
+//! ```
+//! A domain bears a stamp with its project, its machine and the digest of what it was defined from: whatever is found can be
+//! attributed. Where libvirt does not answer, a machine is unknown, and its QEMU process is what access is ended by.
+
+mod calls;
+mod process;
+mod xml;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dejima_crds::bounded::{Digest, Label, Uid};
+use dejima_crds::host::{Capacity, Engine, EngineKind};
+use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan};
+use dejima_crds::names;
+use dejima_plan::Seen;
+use dejima_plan::host::{DomainSeen, DomainState, MapEntry, MapKind, definition, map_digest};
+use serde::{Deserialize, Serialize};
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::ErrorNumber;
+use virt::sys;
+
+use self::calls::Calls;
+use self::process::Process;
+use self::xml::{Disk, Found, Lun, Machine, secret_id};
+use crate::driver::{Error, Machines, PlainKey};
+use crate::fetch::Cache;
+use crate::map::{map_disk, map_serial};
+use crate::seed::seed;
+use crate::volumes::Pool;
+
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(3);
+/// How long a change may take; a start reads the machine's disks.
+const CHANGE: Duration = Duration::from_secs(30);
+/// How long an end may take before it is brought about without libvirt.
+const END: Duration = Duration::from_secs(3);
+
+/// Where a host keeps and finds what its machines need.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// libvirt's address: `qemu:///system`.
+    pub uri: String,
+    /// A directory in memory for seeds and maps.
+    pub run: PathBuf,
+    /// Where libvirt keeps the pids of its machines: `/run/libvirt/qemu`.
+    pub pids: PathBuf,
+    /// Whether the processor helps (KVM); else QEMU emulates.
+    pub kvm: bool,
+}
+
+/// libvirt on this host.
+#[derive(Clone, Debug)]
+pub struct Libvirt {
+    calls: Calls,
+    settings: Settings,
+    cache: Cache,
+    pool: Pool,
+}
+
+/// What is kept of a machine that was started: enough to know later whether it is gone, without libvirt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Started {
+    machine: Label,
+    definition: Digest,
+    process: Process,
+}
+
+/// Whether a machine runs with the processor's help: a small one is tried. A `/dev/kvm` that is there may still be of no use.
+///
+/// Its boot sector (mov al, 0x10; out 0xf4, al; hlt; jmp) writes to the port of QEMU's `isa-debug-exit`, which ends QEMU with the status 33.
+pub fn kvm_works() -> bool {
+    const SECTOR: [u8; 7] = [0xb0, 0x10, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd];
+    if !Path::new("/dev/kvm").exists() {
+        return false;
+    }
+    let tried = || -> std::io::Result<bool> {
+        let mut sector = [0; 512];
+        for (place, byte) in sector.iter_mut().zip(SECTOR) {
+            *place = byte;
+        }
+        for (place, byte) in sector.iter_mut().rev().zip([0xaa, 0x55]) {
+            *place = byte;
+        }
+        let mut file = tempfile::NamedTempFile::new()?;
+        std::io::Write::write_all(&mut file, &sector)?;
+        let mut command = std::process::Command::new("timeout");
+        command.args([
+            "--signal=KILL",
+            "20",
+            "qemu-system-x86_64",
+            "-accel",
+            "kvm",
+            "-m",
+            "32",
+            "-display",
+            "none",
+            "-nodefaults",
+        ]);
+        command.args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive"]);
+        command.arg(format!("if=ide,format=raw,file={}", file.path().display()));
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        Ok(command.status()?.code() == Some(33))
+    };
+    tried().unwrap_or(false)
+}
+
+fn libvirt(what: &'static str, on: impl Into<String>) -> impl FnOnce(virt::error::Error) -> Error {
+    let on = on.into();
+    move |cause| Error::driver(what, on, cause)
+}
+
+fn is_absent(error: &virt::error::Error) -> bool {
+    [ErrorNumber::NoDomain, ErrorNumber::NoSecret]
+        .into_iter()
+        .any(|number| error.code() == number.into())
+}
+
+/// A domain of ours with its description; nothing where there is none.
+fn lookup(connection: &Connect, uuid: &str) -> Result<Option<(Domain, Found)>, Error> {
+    let domain = match connection.lookup_domain_by_uuid_string(uuid) {
+        Ok(domain) => domain,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(libvirt("look up", uuid)(error)),
+    };
+    describe(domain)
+}
+
+fn describe(domain: Domain) -> Result<Option<(Domain, Found)>, Error> {
+    match domain.xml_desc(0) {
+        Ok(text) => Ok(xml::read(&text)?.map(|found| (domain, found))),
+        // It went while we looked.
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(libvirt("describe", "a domain")(error)),
+    }
+}
+
+fn there(connection: &Connect, uuid: &str, machine: &Label) -> Result<(Domain, Found), Error> {
+    lookup(connection, uuid)?.ok_or_else(|| Error::Missing(format!("there is no machine {machine}")))
+}
+
+fn state(domain: &Domain) -> Result<DomainState, Error> {
+    use virt::domain::DomainState as Said;
+    let (said, _) = domain.state().map_err(libvirt("ask for the state of", "a domain"))?;
+    Ok(match said.known() {
+        Some(Said::Shutoff | Said::Crashed) => DomainState::Shutoff,
+        Some(Said::Paused) => DomainState::Paused,
+        Some(Said::Running | Said::Blocked | Said::Shutdown | Said::PMSuspended | Said::NoState) | None => DomainState::Running,
+    })
+}
+
+fn forget_secret(connection: &Connect, uuid: &str) -> Result<(), Error> {
+    let found = connection.lookup_secret_by_uuid_string(uuid);
+    match found.and_then(|secret| secret.undefine()) {
+        Err(error) if !is_absent(&error) => Err(libvirt("forget a secret", uuid)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether nothing was ever written to a volume behind its header: its file has no data there (lseek(2), SEEK_DATA).
+fn is_untouched(volume: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(volume) else { return false };
+    let found = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(crate::volumes::HEADER));
+    // A file system that cannot tell counts as written: nothing is formatted over.
+    found == Err(rustix::io::Errno::NXIO)
+}
+
+impl Libvirt {
+    /// A driver for this libvirt.
+    pub fn new(settings: Settings, cache: Cache, pool: Pool) -> Result<Self, Error> {
+        let made = std::fs::create_dir_all(&settings.run);
+        made.map_err(|cause| Error::driver("make", settings.run.display().to_string(), cause))?;
+        Ok(Self {
+            calls: Calls::new(&settings.uri),
+            settings,
+            cache,
+            pool,
+        })
+    }
+
+    fn uuid(project: &Uid, machine: &Label) -> String {
+        names::id(project, &format!("domain/{machine}")).to_string()
+    }
+
+    fn place(&self, project: &Uid, machine: &Label) -> Result<PathBuf, Error> {
+        let safe = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if safe(project.as_str()) && safe(machine.as_str()) {
+            return Ok(self.settings.run.join(project.as_str()).join(machine.as_str()));
+        }
+        Err(Error::Missing(format!("`{project}` and `{machine}` are no names of files")))
+    }
+
+    /// The place of a machine in memory. Who is no user of this host's QEMU finds the way and sees no names.
+    fn make_place(&self, project: &Uid, machine: &Label) -> Result<PathBuf, Error> {
+        let place = self.place(project, machine)?;
+        let failed = |cause| Error::driver("make", place.display().to_string(), cause);
+        std::fs::create_dir_all(&place).map_err(failed)?;
+        for folder in [place.as_path(), place.parent().unwrap_or(&place)] {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        }
+        Ok(place)
+    }
+
+    /// What was started for a project, as far as it is kept.
+    fn started(&self, project: &Uid) -> Vec<Started> {
+        let all = std::fs::read_dir(self.settings.run.join(project.as_str()))
+            .into_iter()
+            .flatten()
+            .flatten();
+        all.filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path().join("started.json")).ok()?).ok())
+            .collect()
+    }
+
+    /// Ends the process of a machine without libvirt. Whether it is gone beyond doubt.
+    fn end_process(&self, project: &Uid, machine: &Label) -> Result<bool, Error> {
+        let uuid = Self::uuid(project, machine);
+        let kept = self.started(project).into_iter().find(|started| started.machine == *machine);
+        let name = domain_name(&uuid, machine);
+        let found = Process::find(&self.settings.pids.join(format!("{name}.pid")), &uuid);
+        let known = kept.map(|started| started.process).into_iter().chain(found);
+        let mut gone = false;
+        for process in known {
+            let ended = process.end(END);
+            gone = ended.map_err(|cause| Error::driver("end the process of", machine.to_string(), cause))?;
+        }
+        Ok(gone)
+    }
+
+    /// The machine ends: by libvirt, or where that does not answer, without it.
+    async fn pull_the_plug(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        let uuid = Self::uuid(project, machine);
+        let pull = move |connection: &Connect| match lookup(connection, &uuid)? {
+            Some((domain, _)) if state(&domain)? != DomainState::Shutoff => match domain.destroy() {
+                // It ended by itself meanwhile.
+                Err(_) if state(&domain)? == DomainState::Shutoff => Ok(()),
+                other => other.map_err(libvirt("destroy", uuid)),
+            },
+            Some(_) | None => Ok(()),
+        };
+        let Err(error) = self.calls.call("destroy a machine", END, pull).await else {
+            return Ok(());
+        };
+        let (own, of, named) = (self.clone(), project.clone(), machine.clone());
+        let ended = tokio::task::spawn_blocking(move || own.end_process(&of, &named)).await;
+        let gone = ended.map_err(|cause| Error::driver("end", machine.to_string(), cause))??;
+        if gone { Ok(()) } else { Err(error) }
+    }
+
+    fn seen(&self, found: Found, state: DomainState) -> DomainSeen {
+        let shards = self.cache.shards();
+        let serial = |disk: &Disk| disk.file.starts_with(&shards).then(|| disk.serial.as_str().into());
+        // The newest of two, while one replaces the other.
+        let map = found.disks.iter().rev().find_map(|disk| {
+            let name = disk.file.file_name()?.to_str()?;
+            Some(Digest::from(format!("sha256:{}", name.strip_prefix("map-")?)))
+        });
+        DomainSeen {
+            shards: found.disks.iter().filter_map(serial).collect(),
+            map: map.filter(|_| state != DomainState::Shutoff),
+            machine: found.machine,
+            definition: found.definition,
+            state,
+        }
+    }
+
+    /// All domains of ours.
+    async fn all(&self) -> Result<Vec<(Found, DomainState)>, Error> {
+        let look = |connection: &Connect| {
+            let domains = connection.list_all_domains(0).map_err(libvirt("list", "domains"))?;
+            let mut all = Vec::new();
+            for domain in domains {
+                if let Some((domain, found)) = describe(domain)? {
+                    all.push((found, state(&domain)?));
+                }
+            }
+            Ok(all)
+        };
+        self.calls.call("look at the machines", LOOK, look).await
+    }
+
+    /// Plugs a LUN into a running machine, at the first number that is free.
+    async fn plug(&self, project: &Uid, machine: &Label, file: PathBuf, serial: String, secret: Option<String>) -> Result<(), Error> {
+        let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
+        let plug = move |connection: &Connect| {
+            let (domain, found) = there(connection, &uuid, &machine)?;
+            if found.disks.iter().any(|disk| disk.serial == serial) {
+                return Ok(());
+            }
+            let taken: BTreeSet<u32> = found.disks.iter().filter_map(|disk| disk.unit).collect();
+            let unit = (1..16_384).find(|unit| !taken.contains(unit)).unwrap_or(1);
+            let lun = Lun {
+                file: &file,
+                serial: &serial,
+                unit,
+                secret: secret.as_deref(),
+                writable: false,
+            };
+            let attached = domain.attach_device_flags(&lun.element().text()?, sys::VIR_DOMAIN_AFFECT_LIVE);
+            attached.map_err(libvirt("attach to", machine.to_string()))
+        };
+        self.calls.call("attach a disk", CHANGE, plug).await
+    }
+
+    /// Takes LUNs away. Whether all of them are gone.
+    async fn unplug(&self, project: &Uid, machine: &Label, which: impl Fn(&Disk) -> bool + Send + Clone + 'static) -> Result<bool, Error> {
+        let uuid = Self::uuid(project, machine);
+        let unplug = move |connection: &Connect| {
+            let Some((domain, found)) = lookup(connection, &uuid)? else {
+                return Ok(true);
+            };
+            if state(&domain)? == DomainState::Shutoff {
+                return Ok(true);
+            }
+            for disk in found.disks.iter().filter(|disk| which(disk)) {
+                let asked = domain.detach_device_flags(&disk.xml, sys::VIR_DOMAIN_AFFECT_LIVE);
+                asked.map_err(libvirt("detach from", found.machine.to_string()))?;
+            }
+            let left = lookup(connection, &uuid)?.is_some_and(|(_, found)| found.disks.iter().any(&which));
+            Ok(!left)
+        };
+        self.calls.call("detach a disk", END, unplug).await
+    }
+}
+
+/// The name of a domain, libvirt's.
+fn domain_name(uuid: &str, machine: &Label) -> String {
+    format!("dejima-{}-{machine}", uuid.get(..8).unwrap_or(uuid))
+}
+
+#[async_trait]
+impl Machines for Libvirt {
+    async fn capacity(&self) -> Result<(Capacity, Engine), Error> {
+        let ask = |connection: &Connect| {
+            let node = connection.node_info().map_err(libvirt("ask", "the node"))?;
+            let version = |number: u32| format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000);
+            let libvirt_version = connection.lib_version().map_err(libvirt("ask", "for its version"))?;
+            let qemu = connection.hyp_version().map_err(libvirt("ask", "for QEMU's version"))?;
+            Ok((node.cpus, node.memory, version(libvirt_version), version(qemu)))
+        };
+        let (cpus, kibibytes, libvirt_version, qemu) = self.calls.call("ask what this host has", CHANGE, ask).await?;
+        let kind = if self.settings.kvm { EngineKind::Kvm } else { EngineKind::Tcg };
+        let versions = BTreeMap::from([("libvirt".into(), libvirt_version.into()), ("qemu".into(), qemu.into())]);
+        let capacity = Capacity {
+            cpus,
+            memory: kibibytes << 10,
+            bytes: self.pool.capacity()?,
+        };
+        Ok((capacity, Engine { kind, versions }))
+    }
+
+    async fn observe(&self, project: &Uid) -> Seen<Vec<DomainSeen>> {
+        let Ok(all) = self.all().await else {
+            // libvirt does not answer. What was started and is gone beyond doubt is off; anything else nobody can tell.
+            let started = self.started(project);
+            if started.is_empty() || started.iter().any(|started| started.process.is_there()) {
+                return Seen::Unknown;
+            }
+            let off = |started: Started| DomainSeen {
+                machine: started.machine,
+                state: DomainState::Shutoff,
+                definition: started.definition,
+                shards: BTreeSet::new(),
+                map: None,
+            };
+            return Seen::Present(started.into_iter().map(off).collect());
+        };
+        let own = all.into_iter().filter(|(found, _)| found.project == *project);
+        let seen: Vec<DomainSeen> = own.map(|(found, state)| self.seen(found, state)).collect();
+        if seen.is_empty() { Seen::Absent } else { Seen::Present(seen) }
+    }
+
+    async fn define(&self, plan: &ProjectPlan, wanted: &DomainPlan) -> Result<(), Error> {
+        let kernel = wanted.image.kernel.as_ref();
+        let kernel = kernel.ok_or_else(|| Error::Missing(format!("image {} names no kernel", wanted.image.name)))?;
+        let boot = (
+            self.cache.image(&kernel.path, &kernel.digest).await?,
+            self.cache.image(&kernel.initrd, &kernel.initrd_digest).await?,
+        );
+        let place = self.make_place(&plan.of.uid, &wanted.machine)?;
+        let own = plan
+            .volumes
+            .iter()
+            .filter(|volume| volume.attach_to.as_ref() == Some(&wanted.machine));
+        let volumes: Vec<(Label, PathBuf)> = own
+            .map(|volume| Ok((volume.serial.clone(), self.pool.file(&plan.of.uid, &volume.name)?)))
+            .collect::<Result<_, Error>>()?;
+        let (digest, name) = (definition(plan, wanted), domain_name(wanted.uid.as_str(), &wanted.machine));
+        let machine = Machine {
+            plan,
+            domain: wanted,
+            name: &name,
+            definition: &digest,
+            kvm: self.settings.kvm,
+            boot: (&boot.0, &boot.1),
+            seed: &place.join("seed.iso"),
+            volumes: &volumes,
+        };
+        let text = xml::domain(&machine)?.text()?;
+        let define = move |connection: &Connect| {
+            let defined = connection.define_domain_xml(&text);
+            defined.map(drop).map_err(libvirt("define", name))
+        };
+        self.calls.call("define a machine", CHANGE, define).await
+    }
+
+    async fn give_key(&self, _: &Uid, serial: &Label, key: &PlainKey) -> Result<(), Error> {
+        let (uuid, serial, key) = (secret_id(serial)?, serial.to_string(), key.clone());
+        let give = move |connection: &Connect| {
+            let text = xml::secret(&uuid, &serial).text()?;
+            let secret = connection
+                .define_secret_xml(&text, 0)
+                .map_err(libvirt("keep the key of", serial.clone()))?;
+            secret.set_value(key.as_bytes(), 0).map_err(libvirt("keep the key of", serial))
+        };
+        self.calls.call("hand a key over", CHANGE, give).await
+    }
+
+    async fn start_paused(&self, plan: &ProjectPlan, domain: &DomainPlan) -> Result<(), Error> {
+        let place = self.make_place(&plan.of.uid, &domain.machine)?;
+        let file = place.join("seed.iso");
+        let bytes = seed(plan, domain)?;
+        let written = std::fs::write(&file, bytes).and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)));
+        written.map_err(|cause| Error::driver("write the seed of", domain.machine.to_string(), cause))?;
+        let own = plan
+            .volumes
+            .iter()
+            .filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine));
+        let secrets: Vec<String> = own.map(|volume| secret_id(&volume.serial)).collect::<Result<_, _>>()?;
+        let (uuid, machine) = (domain.uid.to_string(), domain.machine.clone());
+        let start = move |connection: &Connect| {
+            let (domain, found) = there(connection, &uuid, &machine)?;
+            if state(&domain)? == DomainState::Shutoff {
+                let started = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
+                started.map_err(libvirt("start", machine.to_string()))?;
+            }
+            // QEMU has them now: who asks libvirt later finds nothing.
+            secrets.iter().try_for_each(|secret| forget_secret(connection, secret))?;
+            Ok(found.definition)
+        };
+        let definition = self.calls.call("start a machine", CHANGE, start).await?;
+        let pid_file = self
+            .settings
+            .pids
+            .join(format!("{}.pid", domain_name(domain.uid.as_str(), &domain.machine)));
+        let process = Process::find(&pid_file, domain.uid.as_str());
+        let process = process.ok_or_else(|| Error::Missing(format!("machine {} was started and has no process", domain.machine)))?;
+        let started = Started {
+            machine: domain.machine.clone(),
+            definition,
+            process,
+        };
+        let bytes = serde_json::to_vec(&started).map_err(|cause| Error::driver("keep", domain.machine.to_string(), cause))?;
+        crate::kept::write_whole(&place.join("started.json"), &bytes)
+            .map_err(|cause| Error::driver("keep", domain.machine.to_string(), cause))
+    }
+
+    async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
+        let resume = move |connection: &Connect| {
+            let (domain, _) = there(connection, &uuid, &machine)?;
+            match state(&domain)? {
+                DomainState::Running => Ok(()),
+                DomainState::Paused => domain.resume().map_err(libvirt("resume", machine.to_string())),
+                DomainState::Shutoff => Err(Error::Missing(format!("machine {machine} is off"))),
+            }
+        };
+        self.calls.call("let a machine run", CHANGE, resume).await
+    }
+
+    async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error> {
+        let file = self.cache.shard(shard).await?;
+        let secret = secret_id(&shard.serial)?;
+        let plugged = self
+            .plug(project, machine, file, shard.serial.to_string(), Some(secret.clone()))
+            .await;
+        let forgotten = self
+            .calls
+            .call("forget a key", CHANGE, move |connection| forget_secret(connection, &secret))
+            .await;
+        plugged.and(forgotten)
+    }
+
+    async fn detach(&self, project: &Uid, machine: &Label, serial: &Label) -> Result<(), Error> {
+        let serial = serial.to_string();
+        let gone = self.unplug(project, machine, move |disk| disk.serial == serial).await;
+        if matches!(gone, Ok(true)) {
+            return Ok(());
+        }
+        // A disk that does not go takes its machine with it, and so does a libvirt that does not answer.
+        tracing::warn!(%project, %machine, "a disk does not leave: its machine ends");
+        self.pull_the_plug(project, machine).await
+    }
+
+    async fn tell(&self, project: &Uid, machine: &Label, map: &[MapEntry]) -> Result<(), Error> {
+        let place = self.make_place(project, machine)?;
+        let file = place.join(format!("map-{}", map_digest(map).hex()));
+        let uuid = Self::uuid(project, machine);
+        let named = machine.clone();
+        let disks = self
+            .calls
+            .call("look at a machine", LOOK, move |connection| {
+                Ok(there(connection, &uuid, &named)?.1.disks)
+            })
+            .await?;
+        let volumes = map
+            .iter()
+            .filter(|entry| entry.kind == MapKind::Volume)
+            .flat_map(|entry| &entry.serials);
+        let new: BTreeSet<String> = volumes
+            .filter(|serial| disks.iter().any(|disk| disk.serial == **serial && is_untouched(&disk.file)))
+            .cloned()
+            .collect();
+        std::fs::write(&file, map_disk(map, &new)).map_err(|cause| Error::driver("write the map of", machine.to_string(), cause))?;
+        let current = file.clone();
+        let old = move |disk: &Disk| disk.serial.starts_with(crate::map::SERIAL_PREFIX) && disk.file != current;
+        // The old one goes first: two would leave the guest in doubt.
+        if !self.unplug(project, machine, old).await? {
+            return Err(Error::Missing(format!("the old map of machine {machine} does not leave")));
+        }
+        self.plug(project, machine, file.clone(), map_serial(map), None).await?;
+        for entry in std::fs::read_dir(&place).into_iter().flatten().flatten() {
+            let stale = entry.file_name().to_string_lossy().starts_with("map-") && entry.path() != file;
+            if stale {
+                // Nothing reads it any more; it goes with the machine otherwise.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        self.pull_the_plug(project, machine).await
+    }
+
+    async fn undefine(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
+        let uuid = Self::uuid(project, machine);
+        let undefine = move |connection: &Connect| match lookup(connection, &uuid)? {
+            Some((domain, found)) => {
+                let undefined = domain.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_NVRAM);
+                undefined.map_err(libvirt("undefine", found.machine.to_string()))
+            }
+            None => Ok(()),
+        };
+        self.calls.call("undefine a machine", CHANGE, undefine).await?;
+        let place = self.place(project, machine)?;
+        match std::fs::remove_dir_all(&place) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::driver("clear", place.display().to_string(), cause));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        // The last machine takes the project's place with it; another one still needs it.
+        let _ = std::fs::remove_dir(self.settings.run.join(project.as_str()));
+        Ok(())
+    }
+
+    async fn list_owned(&self) -> Seen<BTreeSet<Uid>> {
+        match self.all().await {
+            Ok(all) => Seen::Present(all.into_iter().map(|(found, _)| found.project).collect()),
+            Err(_) => Seen::Unknown,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Machines: one suite for libvirt and for the driver that remembers. The real one runs inside a host of the lab, where
+//! pids, sockets and memory file systems are where a host has them: this test starts itself there again.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code stops where it cannot go on"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use dejima_crds::bounded::{Label, Uid};
+use dejima_crds::digest;
+use dejima_crds::host::{Capacity, EngineKind};
+use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan};
+use dejima_crds::names;
+use dejima_hostd::driver::{Machines, PlainKey, Storage as _};
+use dejima_hostd::fetch::Cache;
+use dejima_hostd::libvirt::{Libvirt, Settings};
+use dejima_hostd::memory::Memory;
+use dejima_hostd::seal::store_path;
+use dejima_hostd::volumes::Pool;
+use dejima_lab::{Guest, Host, ToStderr, host, packages, run};
+use dejima_plan::Seen;
+use dejima_plan::host::{DomainSeen, DomainState, definition, map, map_digest};
+use dejima_plan::segment::segment;
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStoreExt as _, PutPayload};
+use serde_json::json;
+
+const INSIDE: &str = "DEJIMA_TEST_INSIDE";
+const MACHINE: &str = "train";
+
+fn of_file(path: &Path) -> String {
+    digest::of_bytes(&std::fs::read(path).unwrap()).to_string()
+}
+
+/// A plan with one machine, one volume and one shard.
+fn plan(kernel: &str, initrd: &str, stored: &str) -> ProjectPlan {
+    let uid = Uid::from("7e57ab1e-0000-4000-8000-000000000007");
+    let id = |role: &str| names::id(&uid, role).to_string();
+    let serial = |role: &str| names::serial(&uid, role);
+    let nothing = digest::of_bytes(b"").to_string();
+    let image = json!({"name": "probe", "format": "kernel-initrd", "guest": "probe", "kernel": {
+        "path": "images/kernel", "digest": kernel, "initrd": "images/initrd", "initrdDigest": initrd, "commandLine": dejima_lab::guest::COMMAND_LINE}});
+    let project = json!({
+        "of": {"namespace": "osaka", "name": "liver", "uid": uid}, "dedicated": true, "key": "project-p",
+        "segment": segment(&uid, &[MACHINE.into()], vec![]),
+        "volumes": [{"name": "work", "uid": id("volume/work"), "serial": serial("volume/work"), "bytes": 16 << 20, "attachTo": MACHINE, "mountPath": "/work"}],
+        "domains": [{"machine": MACHINE, "uid": id("domain/train"), "power": "running", "cpus": 1, "memoryMiB": 192, "image": image, "userData": "#!/bin/sh\n"}],
+        "mounts": [{"dataset": "jichi/ct", "uid": "d-1", "version": 1, "digest": nothing, "policyDigest": nothing, "machines": [MACHINE], "path": "/data", "shards": [
+            {"id": "00000000000000aa", "serial": serial("shard/aa"), "digest": nothing, "storedDigest": stored, "key": "k", "wrappedKey": "vault:v1:YQ=="}]}],
+    });
+    serde_json::from_value(project).unwrap()
+}
+
+fn key() -> PlainKey {
+    PlainKey::new(format!("{}=", "k".repeat(43)))
+}
+
+async fn one(machines: &dyn Machines, uid: &Uid) -> DomainSeen {
+    match machines.observe(uid).await {
+        Seen::Present(mut all) if all.len() == 1 => all.remove(0),
+        other @ (Seen::Present(_) | Seen::Absent | Seen::Unknown) => panic!("one machine was expected: {other:?}"),
+    }
+}
+
+/// What every driver of machines does.
+async fn suite(machines: &dyn Machines, plan: &ProjectPlan) {
+    let (uid, machine) = (plan.of.uid.clone(), Label::from(MACHINE));
+    let (domain, volume, shard): (&DomainPlan, _, &ShardPlan) = (&plan.domains[0], &plan.volumes[0], &plan.mounts[0].shards[0]);
+    assert_eq!(machines.observe(&uid).await, Seen::Absent);
+    assert!(machines.capacity().await.unwrap().0.memory > 1 << 30);
+    // It is defined once; the digest of what it was defined from is found again.
+    machines.define(plan, domain).await.unwrap();
+    machines.define(plan, domain).await.unwrap();
+    let fresh = one(machines, &uid).await;
+    assert_eq!((fresh.state, fresh.definition), (DomainState::Shutoff, definition(plan, domain)));
+    assert_eq!(machines.list_owned().await, Seen::Present([uid.clone()].into()));
+    assert!(
+        machines.resume(&uid, &machine).await.is_err(),
+        "a machine that is off does not go on"
+    );
+    machines.give_key(&uid, &volume.serial, &key()).await.unwrap();
+    machines.start_paused(plan, domain).await.unwrap();
+    machines.start_paused(plan, domain).await.unwrap();
+    assert_eq!(one(machines, &uid).await.state, DomainState::Paused);
+    // The map of mounts is replaced.
+    let (empty, full) = (vec![], map(plan, &machine, "2026-11-24T00:00:00Z".parse().unwrap()));
+    for told in [&full, &empty, &full, &full] {
+        machines.tell(&uid, &machine, told).await.unwrap();
+        assert_eq!(one(machines, &uid).await.map, Some(map_digest(told)));
+    }
+    machines.resume(&uid, &machine).await.unwrap();
+    machines.resume(&uid, &machine).await.unwrap();
+    assert_eq!(one(machines, &uid).await.state, DomainState::Running);
+    // A shard comes with its key alone, and goes.
+    assert!(machines.attach(&uid, &machine, shard).await.is_err(), "attached without a key");
+    assert!(one(machines, &uid).await.shards.is_empty());
+    machines.give_key(&uid, &shard.serial, &key()).await.unwrap();
+    machines.attach(&uid, &machine, shard).await.unwrap();
+    assert_eq!(one(machines, &uid).await.shards, [shard.serial.clone()].into());
+    machines.detach(&uid, &machine, &shard.serial).await.unwrap();
+    machines.detach(&uid, &machine, &shard.serial).await.unwrap();
+    let after = one(machines, &uid).await;
+    assert_eq!((after.shards.len(), after.state), (0, DomainState::Running), "the rest goes on");
+    // The end.
+    machines.destroy(&uid, &machine).await.unwrap();
+    machines.destroy(&uid, &machine).await.unwrap();
+    let off = one(machines, &uid).await;
+    assert_eq!((off.state, off.map), (DomainState::Shutoff, None));
+    machines.undefine(&uid, &machine).await.unwrap();
+    machines.undefine(&uid, &machine).await.unwrap();
+    assert_eq!(machines.observe(&uid).await, Seen::Absent);
+    assert_eq!(machines.list_owned().await, Seen::Present([].into()));
+}
+
+#[tokio::test]
+async fn machines_that_are_remembered_behave_as_real_ones_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let capacity = Capacity {
+        memory: 2 << 30,
+        ..Capacity::default()
+    };
+    let memory = Memory::new(dir.path(), capacity, EngineKind::Memory)
+        .unwrap()
+        .beside_real_networks();
+    let nothing = digest::of_bytes(b"").to_string();
+    suite(&memory, &plan(&nothing, &nothing, &nothing)).await;
+}
+
+/// The drivers of the host that this process is in.
+async fn drivers(dir: &Path, uri: &str) -> (Libvirt, Pool, ProjectPlan) {
+    let store = Arc::new(LocalFileSystem::new_with_prefix(dir).unwrap());
+    let sealed = dir.join("sealed");
+    std::fs::write(&sealed, vec![0; 4 << 20]).unwrap();
+    let mut format = Command::new("cryptsetup");
+    format.args([
+        "luksFormat",
+        "-q",
+        "--type",
+        "luks1",
+        "--pbkdf-force-iterations",
+        "1000",
+        "--key-file",
+        "-",
+    ]);
+    run::succeed(format.arg(&sealed), Some(key().as_bytes())).unwrap();
+    let stored = of_file(&sealed);
+    let put = PutPayload::from(std::fs::read(&sealed).unwrap());
+    store.put(&store_path(&stored.as_str().into()), put).await.unwrap();
+    let plan = plan(&of_file(&dir.join("images/kernel")), &of_file(&dir.join("images/initrd")), &stored);
+    let pool = Pool::new(&dir.join("volumes")).unwrap();
+    let cache = Cache::new(&dir.join("fetched"), store).unwrap();
+    let settings = Settings {
+        uri: uri.to_owned(),
+        run: "/run/dejima".into(),
+        pids: "/run/libvirt/qemu".into(),
+        kvm: false,
+    };
+    (Libvirt::new(settings, cache, pool.clone()).unwrap(), pool, plan)
+}
+
+/// Runs inside the host.
+#[tokio::test]
+async fn inside() {
+    let Some(dir) = std::env::var_os(INSIDE).map(PathBuf::from) else {
+        return;
+    };
+    let (machines, pool, plan) = drivers(&dir, "qemu:///system").await;
+    let ip = |words: &[&str]| run::succeed(Command::new("ip").args(words), None).unwrap();
+    ip(&["link", "add", plan.segment.bridge.as_str(), "type", "bridge"]);
+    let volume = &plan.volumes[0];
+    pool.keep_key(&plan.of.uid, volume, &"vault:v1:YQ==".into()).await.unwrap();
+    pool.format(&plan.of.uid, volume, &key()).await.unwrap();
+    suite(&machines, &plan).await;
+    assert_eq!(std::fs::read_dir("/run/dejima").unwrap().count(), 0, "something is left in memory");
+    let secrets = run::succeed(Command::new("virsh").args(["-q", "secret-list"]), None).unwrap();
+    assert_eq!(secrets.trim(), "", "libvirt still has keys");
+
+    // Where libvirt does not answer, a machine is unknown, and it can be ended all the same.
+    let (uid, machine, shard) = (&plan.of.uid, &Label::from(MACHINE), &plan.mounts[0].shards[0]);
+    for freeze in [false, true] {
+        machines.define(&plan, &plan.domains[0]).await.unwrap();
+        machines.give_key(uid, &volume.serial, &key()).await.unwrap();
+        machines.start_paused(&plan, &plan.domains[0]).await.unwrap();
+        machines.resume(uid, machine).await.unwrap();
+        machines.give_key(uid, &shard.serial, &key()).await.unwrap();
+        machines.attach(uid, machine, shard).await.unwrap();
+        let pid = std::fs::read_to_string("/run/libvirt/libvirtd.pid").unwrap();
+        let signal = if freeze { "STOP" } else { "KILL" };
+        run::succeed(Command::new("kill").args(["-s", signal, pid.trim()]), None).unwrap();
+        run::await_until("libvirt is silent", 20, "virsh", || {
+            let mut ask = Command::new("timeout");
+            run::succeed(ask.args(["1", "virsh", "-q", "list"]), None).is_err()
+        })
+        .unwrap();
+        assert_eq!(machines.observe(uid).await, Seen::Unknown, "{signal}");
+        assert_eq!(machines.list_owned().await, Seen::Unknown);
+        machines.detach(uid, machine, &shard.serial).await.unwrap();
+        let seen = one(&machines, uid).await;
+        assert_eq!(
+            (seen.state, seen.shards.len()),
+            (DomainState::Shutoff, 0),
+            "{signal}: it is off beyond doubt"
+        );
+        if freeze {
+            run::succeed(Command::new("kill").args(["-s", "CONT", pid.trim()]), None).unwrap();
+        } else {
+            run::succeed(Command::new("libvirtd").args(["-d", "-p", "/run/libvirt/libvirtd.pid"]), None).unwrap();
+        }
+        run::await_until("libvirt answers", 20, "virsh", || {
+            run::succeed(Command::new("virsh").args(["-q", "list"]), None).is_ok_and(|list| list.trim().is_empty())
+        })
+        .unwrap();
+        assert_eq!(one(&machines, uid).await.state, DomainState::Shutoff);
+        machines.undefine(uid, machine).await.unwrap();
+    }
+    std::fs::write(dir.join("done"), "").unwrap();
+}
+
+#[test]
+fn machines_run_on_libvirt_and_end_without_it() {
+    packages::install(&ToStderr).unwrap();
+    let guest = Guest::get(&ToStderr).unwrap();
+    let platform = format!("test-machines-{}", std::process::id());
+    let host = Host::start(&platform, "h1").unwrap();
+    let dir = host.images();
+    std::fs::create_dir_all(dir.join("images")).unwrap();
+    for (from, name) in [(&guest.kernel, "kernel"), (&guest.initrd, "initrd")] {
+        std::fs::copy(from, dir.join("images").join(name)).unwrap();
+    }
+    let mut again = host.command(&std::env::current_exe().unwrap(), host::Network::Host);
+    again.args(["inside", "--exact", "--nocapture"]).env(INSIDE, &dir);
+    let said = run::succeed(&mut again, None);
+    let log = std::fs::read_to_string(host.dir().join("log/libvirtd.log")).unwrap_or_default();
+    assert!(said.is_ok(), "{}\n{log}", said.unwrap_err());
+    assert!(dir.join("done").exists(), "it did not run to its end: {}", said.unwrap());
+    host.remove().unwrap();
+    std::fs::remove_dir(Path::new("/var/lib/dejima-lab").join(platform)).unwrap();
+}
