@@ -8,8 +8,10 @@
 mod admit_examples;
 mod admit_lines;
 mod admit_platform;
+mod reconcile_machine;
 mod reconcile_mount;
 mod reconcile_network;
 mod reconcile_seal;
 mod reconcile_story;
 mod recover_faults;
+mod running;

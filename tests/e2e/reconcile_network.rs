@@ -45,7 +45,7 @@ impl Drop for Namespace {
 }
 
 /// Whether a key opens a volume.
-fn opens(volume: &std::path::Path, key: &str) -> bool {
+pub(crate) fn opens(volume: &std::path::Path, key: &str) -> bool {
     use std::io::Write as _;
     let mut command = Command::new("cryptsetup");
     command

@@ -1,0 +1,167 @@
+//! What tests of running machines share: a provider with a sealed dataset, a tenant, and a look into the guest.
+
+use dejima_crds::names;
+use dejima_lab::{Agent, ToStderr, dicom};
+use dejima_tests::parts::Platform;
+use dejima_tests::{BOARD_JICHI, BOARD_PLATFORM, LEAD, OFFICE, PROVIDER, example};
+use serde_json::Value;
+
+pub(crate) const INTAKE: &str = "intake-1";
+pub(crate) const PROJECT: &str = "liver-ct";
+const LABELS: [&str; 3] = [
+    "dejima.dev/institution=035t8zc32",
+    "dejima.dev/org-kind=public",
+    "dejima.dev/country=JP",
+];
+
+/// A platform with hosts that run machines, and one dataset of real images.
+pub(crate) struct Running {
+    pub(crate) platform: Platform,
+    pub(crate) provider: String,
+    pub(crate) tenant: String,
+}
+
+/// Text that is replaced in an example.
+pub(crate) type Change<'a> = (&'a str, &'a str);
+
+impl Running {
+    /// Everything up to a dataset that is Mountable, in three shards or more; under the policy of this text.
+    pub(crate) fn new(name: &str, hosts: &[&str], policy: &str, shard_bytes: u64) -> Self {
+        let mut platform = Platform::new(name, &[]);
+        platform.install_probe_image(None);
+        let seen = [
+            ("dejima-provider", "dejima.dev/provider-jichi"),
+            ("dejima-reviewer", "dejima.dev/tenant-osaka"),
+        ];
+        let provider = platform.world.namespace("jichi", &seen);
+        let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
+        platform.add_host(
+            INTAKE,
+            &format!("{{roles: [intake], intake: [{{namespace: {provider}, path: jichi}}]}}"),
+        );
+        let source = platform.sources(INTAKE).join("jichi");
+        std::fs::create_dir_all(&source).unwrap();
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-r").arg(dicom::images(&ToStderr).unwrap()).arg(source.join("ct-mr"));
+        assert!(copy.status().unwrap().success());
+        platform.start_operator(None);
+        platform.start_host(INTAKE, None);
+        for host in hosts {
+            platform.add_machine_host(host, "{roles: [machines]}");
+        }
+        let running = Self {
+            platform,
+            provider,
+            tenant,
+        };
+        let world = &running.platform.world;
+        world.create(PROVIDER, &running.example(policy, &[])).accepted();
+        let pointed = format!(
+            "policyRef: {}",
+            policy
+                .replace("usagepolicy-open.yaml", "open-2026")
+                .replace("usagepolicy-story.yaml", "ct-mr-2026")
+        );
+        let sharded = format!("source: {{shardBytes: {shard_bytes}, directory:");
+        let dataset = [
+            ("policyRef: ct-mr-2026", pointed.as_str()),
+            ("source: {directory:", sharded.as_str()),
+        ];
+        world.create(PROVIDER, &running.example("dataset-story.yaml", &dataset)).accepted();
+        world
+            .run(OFFICE, &[&["label", "namespace", &running.tenant][..], &LABELS[..]].concat())
+            .accepted();
+        let dataset = running.dataset();
+        for claim in ["approval", "agreement"] {
+            running.says(OFFICE, &["attest", "dataset", &dataset, claim]);
+        }
+        running.platform.eventually("Mountable", || {
+            running.platform.condition(&running.provider, "dataset", "ct-mr", "Mountable").0 == "True"
+        });
+        running
+    }
+
+    /// An example in this run's namespaces.
+    pub(crate) fn example(&self, name: &str, changes: &[Change<'_>]) -> String {
+        let places = [
+            ("namespace: jichi", format!("namespace: {}", self.provider)),
+            ("namespace: osaka-radiology", format!("namespace: {}", self.tenant)),
+        ];
+        let places = places.iter().map(|(from, to)| (*from, to.as_str()));
+        example(name, &changes.iter().copied().chain(places).collect::<Vec<_>>())
+    }
+
+    /// The dataset, as commands name it.
+    pub(crate) fn dataset(&self) -> String {
+        format!("{}/ct-mr", self.provider)
+    }
+
+    #[track_caller]
+    pub(crate) fn says(&self, login: &str, arguments: &[&str]) {
+        let answer = self.platform.dejima(login, arguments);
+        assert!(
+            answer.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&answer.stderr)
+        );
+    }
+
+    /// A project as the lead makes it.
+    pub(crate) fn apply(&self, changes: &[Change<'_>]) {
+        self.platform
+            .world
+            .create(LEAD, &self.example("isolatedproject-story.yaml", changes))
+            .accepted();
+    }
+
+    pub(crate) fn project(&self) -> Value {
+        self.platform.world.get(&self.tenant, "isolatedproject", PROJECT)
+    }
+
+    /// Everything that people have to say before the data is mounted; the grant.
+    pub(crate) fn agree(&self) -> String {
+        let (dataset, project) = (self.dataset(), format!("{}/{PROJECT}", self.tenant));
+        self.says(OFFICE, &["attest", "project", &project, "ethics"]);
+        self.says(LEAD, &["terms", "accept", &dataset, "--project", &project]);
+        let names = || {
+            let all = ["get", "accessgrants", "-n", &self.provider, "-o", "name"];
+            self.platform.world.run(PROVIDER, &all).text
+        };
+        self.platform.eventually("a request", || names().contains('/'));
+        let grant = format!("{}/{}", self.provider, names().trim().rsplit('/').next().unwrap());
+        for reviewer in [BOARD_JICHI, BOARD_PLATFORM] {
+            self.says(reviewer, &["review", "approve", &grant]);
+        }
+        grant
+    }
+
+    /// Waits until all datasets are mounted.
+    #[track_caller]
+    pub(crate) fn mounted(&self) {
+        self.platform
+            .within(60, "mounted", || self.project()["status"]["summary"]["datasets"] == "1/1");
+    }
+
+    /// The name of the domain of a machine.
+    pub(crate) fn domain(&self, machine: &str) -> String {
+        let uid = self.project()["metadata"]["uid"].as_str().unwrap().to_owned();
+        let id = names::id(&uid.as_str().into(), &format!("domain/{machine}")).to_string();
+        format!("dejima-{}-{machine}", &id[..8])
+    }
+
+    /// A look into a machine.
+    pub(crate) fn guest(&self, host: &str, machine: &str) -> Agent {
+        let agent = Agent::new(&self.platform.host(host).uri(), &self.domain(machine));
+        agent.plug_in().unwrap();
+        agent.ready(60).unwrap();
+        agent
+    }
+}
+
+/// The digests of all files below a directory: `digest  ./path` lines in the order of paths.
+pub(crate) fn digests(folder: &std::path::Path) -> String {
+    let list = "find . -type f | LC_ALL=C sort | while read -r file; do sha256sum \"$file\"; done";
+    let mut command = std::process::Command::new("sh");
+    let said = command.args(["-c", list]).current_dir(folder).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim_end().to_owned()
+}
