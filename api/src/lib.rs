@@ -5,12 +5,13 @@
 
 mod callers;
 mod problem;
+mod receipts;
 mod records;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use dejima_ledger::Ledger;
 use kube::Client;
 
@@ -34,5 +35,6 @@ pub fn app(window: Window) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/api/v1/records", get(records::list).post(records::append))
+        .route("/api/v1/receipts", post(receipts::issue))
         .with_state(window)
 }

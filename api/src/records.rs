@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use dejima_crds::act::{Act, Kind};
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::{HostPlan, names::host_namespace};
-use dejima_ledger::Error;
+use dejima_ledger::{Error, Ledger};
 use jiff::Timestamp;
 use kube::Api;
 use serde::Deserialize;
@@ -16,11 +16,11 @@ use crate::Window;
 use crate::callers::Caller;
 use crate::problem::Problem;
 
-const OPERATOR: &str = "system:serviceaccount:dejima-system:operator";
+pub(crate) const OPERATOR: &str = "system:serviceaccount:dejima-system:operator";
 /// At most so many records an answer.
 const PAGE: u64 = 1000;
 
-fn refused(detail: &str) -> Problem {
+pub(crate) fn refused(detail: &str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "Forbidden", detail)
 }
 
@@ -68,20 +68,28 @@ pub(crate) async fn append(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     writes(&window, &caller, &act).await?;
     let value = serde_json::to_value(&act).map_err(|error| Problem::ours("cannot read the act", &error))?;
+    let appended = in_ledger(&window, move |ledger| ledger.append(&caller.login, &value, Timestamp::now())).await?;
+    let status = if appended.known { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(json!({"index": appended.index}))))
+}
+
+/// Does something with the ledger, which blocks, beside the threads that answer.
+pub(crate) async fn in_ledger<T, F>(window: &Window, work: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnOnce(&Ledger) -> Result<T, Error> + Send + 'static,
+{
     let ledger = window.ledger.clone();
-    let appended = tokio::task::spawn_blocking(move || ledger.append(&caller.login, &value, Timestamp::now())).await;
-    match appended.map_err(|error| Problem::ours("the ledger did not answer", &error))? {
-        Ok(appended) => {
-            let status = if appended.known { StatusCode::OK } else { StatusCode::CREATED };
-            Ok((status, Json(json!({"index": appended.index}))))
-        }
-        Err(error @ Error::Conflict { .. }) => Err(Problem::new(StatusCode::CONFLICT, "Conflict", error.to_string())),
-        Err(error @ Error::NeverBegan(_)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "NeverBegan", error.to_string())),
-        Err(error @ Error::NoAct(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "NoAct", error.to_string())),
-        Err(
-            error @ (Error::Open { .. } | Error::Layout(_) | Error::Read(_) | Error::Write(_) | Error::Poisoned | Error::Damaged { .. }),
-        ) => Err(Problem::ours("the ledger takes nothing now", &error)),
-    }
+    let done = tokio::task::spawn_blocking(move || work(&ledger)).await;
+    done.map_err(|error| Problem::ours("the ledger did not answer", &error))?
+        .map_err(|error| match error {
+            Error::Conflict { .. } => Problem::new(StatusCode::CONFLICT, "Conflict", error.to_string()),
+            Error::NeverBegan(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "NeverBegan", error.to_string()),
+            Error::NoAct(_) => Problem::new(StatusCode::BAD_REQUEST, "NoAct", error.to_string()),
+            Error::Open { .. } | Error::Layout(_) | Error::Read(_) | Error::Write(_) | Error::Poisoned | Error::Damaged { .. } => {
+                Problem::ours("the ledger does not answer now", &error)
+            }
+        })
 }
 
 /// Which records.
@@ -102,11 +110,7 @@ pub(crate) async fn list(State(window): State<Window>, caller: Caller, Query(pag
     if !caller.may(&window, "list", "records").await? {
         return Err(refused("the record is read by who has the verb list on records.dejima.dev"));
     }
-    let ledger = window.ledger.clone();
-    let read =
-        tokio::task::spawn_blocking(move || Ok::<_, Error>((ledger.range(page.from, page.count.min(PAGE))?, ledger.head()?.0))).await;
-    let (records, size) = read
-        .map_err(|error| Problem::ours("the ledger did not answer", &error))?
-        .map_err(|error| Problem::ours("the ledger cannot be read", &error))?;
+    let read = move |ledger: &Ledger| Ok((ledger.range(page.from, page.count.min(PAGE))?, ledger.head()?.0));
+    let (records, size) = in_ledger(&window, read).await?;
     Ok(Json(json!({"records": records, "size": size})))
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use dejima_crds::act::Act;
+use dejima_crds::receipt::Signed;
 use kube::Config;
 
 /// A part's way to the ledger.
@@ -35,7 +36,7 @@ impl Records {
             .context("cannot make an HTTP client")?;
         Ok(Self {
             client,
-            url: format!("{}/api/v1/records", url.trim_end_matches('/')),
+            url: format!("{}/api/v1", url.trim_end_matches('/')),
             config,
         })
     }
@@ -53,13 +54,25 @@ impl Records {
     }
 
     async fn append(&self, act: &Act) -> Result<(), Cause> {
-        let answer = self.client.post(&self.url).bearer_auth(self.token()?).json(act).send().await?;
+        let url = format!("{}/records", self.url);
+        let answer = self.client.post(url).bearer_auth(self.token()?).json(act).send().await?;
         let status = answer.status();
         // Said before, in other words (another generation of the project): the first word stands.
         if status.is_success() || status.as_u16() == 409 {
             return Ok(());
         }
         Err(Box::new(Answer(status.as_u16(), answer.text().await.unwrap_or_default())))
+    }
+
+    async fn issue(&self, signed: &Signed) -> Result<Signed, Cause> {
+        let url = format!("{}/receipts", self.url);
+        let answer = self.client.post(url).bearer_auth(self.token()?).json(signed).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        if status.is_success() {
+            return Ok(Signed::read(&text)?.0);
+        }
+        Err(Box::new(Answer(status.as_u16(), text)))
     }
 }
 
@@ -71,6 +84,14 @@ impl dejima_operator::Recorder for Records {
             cause,
         };
         self.append(act).await.map_err(refused)
+    }
+
+    async fn receipt(&self, signed: &Signed) -> Result<Signed, dejima_operator::records::Error> {
+        let refused = |cause| dejima_operator::records::Error::Refused {
+            activity: dejima_crds::receipt::entity(&signed.receipt.id),
+            cause,
+        };
+        self.issue(signed).await.map_err(refused)
     }
 }
 

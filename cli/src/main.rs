@@ -6,6 +6,7 @@ mod explain;
 mod gate;
 mod ledger;
 mod people;
+mod receipt;
 mod roles;
 mod words;
 
@@ -52,6 +53,9 @@ enum Command {
     /// Acts on a grant, under your own login
     #[command(subcommand)]
     Grant(people::GrantCommand),
+    /// Checks receipts
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
 }
 
 /// Prints one line of an answer.
@@ -86,5 +90,6 @@ async fn main() -> Result<()> {
         Command::Terms(command) => people::terms(config, command).await,
         Command::Attest(arguments) => people::attest(config, arguments).await,
         Command::Grant(command) => people::grant(config, command).await,
+        Command::Receipt(command) => receipt::run(command, lang),
     }
 }

@@ -171,6 +171,10 @@ bounded!(
     WrappedKey, max = 512, min = 1, pattern = "^vault:v[0-9]+:[A-Za-z0-9+/=]+$"
 );
 bounded!(
+    /// An Ed25519 signature: 64 bytes as base64.
+    Signature, max = 88, min = 88, pattern = "^[A-Za-z0-9+/]{86}==$"
+);
+bounded!(
     /// What the tenant gives to its machine at the first boot, at most 16 KiB.
     UserText, max = 16384
 );

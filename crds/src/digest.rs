@@ -15,11 +15,14 @@ pub fn of_bytes(bytes: &[u8]) -> Digest {
     Digest::from(format!("sha256:{}", hex::encode(Sha256::digest(bytes))))
 }
 
+/// The RFC 8785 form of a value.
+pub fn canonical<T: Serialize>(value: &T) -> Result<Vec<u8>, NotJson> {
+    serde_json_canonicalizer::to_vec(value).map_err(NotJson)
+}
+
 /// The SHA-256 digest of the RFC 8785 form of a value.
 pub fn of_value<T: Serialize>(value: &T) -> Result<Digest, NotJson> {
-    serde_json_canonicalizer::to_vec(value)
-        .map(|bytes| of_bytes(&bytes))
-        .map_err(NotJson)
+    canonical(value).map(|bytes| of_bytes(&bytes))
 }
 
 impl Digest {

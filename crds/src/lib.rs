@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! people write:    IsolatedProject  Dataset  UsagePolicy  AccessGrant  Attestation  Model  MachineImage
-//! the platform's:  Host  HostPlan            acts, the wire form of the record: `act`
+//! the platform's:  Host  HostPlan            wire forms: of the record (`act`), of receipts (`receipt`)
 //! ```
 //! Every list and string is bounded, so that the cost of a CEL rule is known and no object can grow without end.
 
@@ -29,6 +29,7 @@ pub mod model;
 pub mod names;
 pub mod project;
 pub mod reason;
+pub mod receipt;
 pub mod text;
 pub mod usage_policy;
 pub mod when;

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::GROUP;
-use crate::bounded::{KeyName, Label, Login, ShardId, Uid};
+use crate::bounded::{KeyName, Label, Login, ObjectName, ShardId, Uid};
 
 /// The finalizer that keeps an object until its end was carried out.
 pub const FINALIZER: &str = "dejima.dev/end";
@@ -63,6 +63,19 @@ pub fn shard_key(dataset: &Uid, shard: &ShardId) -> KeyName {
     KeyName::from(format!("shard-{dataset}-{shard}"))
 }
 
+/// The id of a project's receipt.
+pub fn receipt_id(project: &Uid) -> Uid {
+    Uid::from(id(project, "receipt").to_string())
+}
+
+/// The name of the ConfigMap that bears a project's receipt: who looks for it knows the project's name, and another
+/// project of that name has another.
+pub fn receipt_name(name: &ObjectName, project: &Uid) -> ObjectName {
+    let short: String = name.as_str().chars().take(200).collect();
+    let digits: String = project.as_str().chars().take(8).collect();
+    ObjectName::from(format!("receipt-{}-{digits}", short.trim_end_matches(['-', '.'])))
+}
+
 /// The id of something we make for a project: UUIDv5 of the project's UID and the role of the thing, e.g. `domain/train`.
 pub fn id(owner: &Uid, role: &str) -> Uuid {
     Uuid::new_v5(&ROOT, format!("{GROUP}/{owner}/{role}").as_bytes())
@@ -97,6 +110,17 @@ mod tests {
         assert_ne!(id(&one, "domain/train"), id(&one, "volume/train"));
         assert_eq!(serial(&one, "volume/work").len(), 32);
         assert!(format!("dj{}", short_id(&one, "bridge")).len() <= 15);
+    }
+
+    #[test]
+    fn a_receipt_bears_its_projects_name_and_fits() {
+        assert_eq!(
+            receipt_name(&"liver-ct".into(), &"9b1deb4d-3b7d".into()),
+            "receipt-liver-ct-9b1deb4d"
+        );
+        let long = format!("{}.{}", "a".repeat(199), "b".repeat(50));
+        let name = receipt_name(&long.as_str().into(), &"9b1deb4d-3b7d".into());
+        assert!(name.as_str().len() <= 253 && name.as_str().ends_with("a-9b1deb4d"), "{name}");
     }
 
     #[test]

@@ -205,6 +205,24 @@ impl Ledger {
         Ok(found.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))))
     }
 
+    /// The record of the beginning or the end (`begun`, `ended`) of an activity.
+    pub fn find(&self, activity: &str, phase: &str) -> Result<Option<Record>, Error> {
+        match self.index_of(&format!("{activity}\u{0}{phase}"))? {
+            Some(index) => self.get(index),
+            None => Ok(None),
+        }
+    }
+
+    /// The numbers of the records of all activities whose names begin so.
+    pub fn named(&self, prefix: &str) -> Result<Vec<u64>, Error> {
+        let mut indices = Vec::new();
+        for guard in self.activities.prefix(prefix) {
+            let value = guard.value().map_err(Error::Read)?;
+            indices.extend(value.as_ref().try_into().ok().map(u64::from_be_bytes));
+        }
+        Ok(indices)
+    }
+
     /// A record, compared with its leaf hash.
     pub fn get(&self, index: u64) -> Result<Option<Record>, Error> {
         Ok(self.checked(index)?.map(|(record, _)| record))

@@ -157,6 +157,20 @@ where
     .await
 }
 
+/// Says what a ConfigMap of ours holds, whoever wrote it before. Its effect has a name of its own, since ours may bear UIDs.
+pub async fn config_map(context: &Context, namespace: &str, wanted: &ConfigMap, effect: &str, verb: &'static str) -> Result<(), Error> {
+    let name = wanted.name_any();
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let parameters = PatchParams::apply(names::OPERATOR).force();
+    through(context.gate.as_ref(), Effect::new(effect, verb), async {
+        api.patch(&name, &parameters, &Patch::Apply(wanted))
+            .await
+            .map(drop)
+            .map_err(failed("write", &name))
+    })
+    .await
+}
+
 /// The stamp of the admission policies that stood when lines were last seen.
 pub async fn read_stamp(context: &Context) -> Option<String> {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), SYSTEM);

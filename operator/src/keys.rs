@@ -1,11 +1,16 @@
-//! The operator's side of the key server: it makes and destroys keys and says which host may use which. It opens nothing.
+//! The operator's side of the key server: it makes and destroys keys, says which host may use which, and lets receipts be
+//! signed. It opens nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use async_trait::async_trait;
-use dejima_crds::bounded::KeyName;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use dejima_crds::bounded::{KeyName, Signature};
+use dejima_crds::receipt;
 use vaultrs::api::transit::requests::UpdateKeyConfigurationRequest;
+use vaultrs::api::transit::responses::ReadKeyData;
 use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
 use vaultrs::error::ClientError;
 
@@ -25,6 +30,9 @@ pub enum Error {
         #[source]
         cause: Box<ClientError>,
     },
+    /// The key that signs receipts is another kind of key.
+    #[error("the key `{0}` at the key server signs nothing: it must be of the type ed25519")]
+    NoSigner(&'static str),
     /// A test let it fail.
     #[error(transparent)]
     Injected(#[from] Injected),
@@ -39,6 +47,10 @@ pub trait Keys: Send + Sync {
     async fn destroy(&self, key: &KeyName) -> Result<(), Error>;
     /// A host may use exactly these keys, from now on.
     async fn allow(&self, host: &str, keys: &BTreeSet<KeyName>) -> Result<(), Error>;
+    /// The signature of a receipt; the same bytes have the same signature.
+    async fn sign(&self, bytes: &[u8]) -> Result<Signature, Error>;
+    /// The public keys of receipts (base64 of 32 bytes), by version.
+    async fn public_keys(&self) -> Result<BTreeMap<String, String>, Error>;
 }
 
 /// The transit engine of OpenBao or Vault.
@@ -130,6 +142,25 @@ impl Keys for VaultKeys {
         vaultrs::sys::policy::set(&self.client, &name, &policy_text(&self.mount, keys))
             .await
             .map_err(failed("write policy", &name))
+    }
+
+    async fn sign(&self, bytes: &[u8]) -> Result<Signature, Error> {
+        let answer = vaultrs::transit::data::sign(&self.client, &self.mount, receipt::KEY, &BASE64.encode(bytes), None)
+            .await
+            .map_err(failed("sign with the key", receipt::KEY))?;
+        // As the key server writes it: `vault:v<version of the key>:<base64>`. The version is not signed, hence not kept.
+        let signature = answer.signature.rsplit(':').next().unwrap_or_default();
+        Ok(Signature::from(signature))
+    }
+
+    async fn public_keys(&self) -> Result<BTreeMap<String, String>, Error> {
+        let answer = vaultrs::transit::key::read(&self.client, &self.mount, receipt::KEY)
+            .await
+            .map_err(failed("read the public part of the key", receipt::KEY))?;
+        match answer.keys {
+            ReadKeyData::Asymmetric(keys) => Ok(keys.into_iter().map(|(version, key)| (version, key.public_key)).collect()),
+            ReadKeyData::Symmetric(_) => Err(Error::NoSigner(receipt::KEY)),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod keys;
 mod opened;
 pub mod pass;
 pub mod projects;
+mod receipts;
 pub mod records;
 pub mod site;
 pub mod watched;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dejima_crds::bounded::KeyName;
+use dejima_crds::bounded::{Digest, KeyName};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::watched::Watched;
-use crate::{Context, admission, apply, datasets, grants, hosts, projects};
+use crate::{Context, admission, apply, datasets, grants, hosts, projects, receipts};
 
 /// What can go wrong in a pass: said once, and the rest of the pass goes on.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum Error {
     /// The ledger.
     #[error(transparent)]
     Record(#[from] crate::records::Error),
+    /// A receipt that cannot be written down.
+    #[error(transparent)]
+    Receipt(#[from] dejima_crds::digest::NotJson),
     /// A test let it fail.
     #[error(transparent)]
     Injected(#[from] dejima_plan::effect::Injected),
@@ -41,7 +44,7 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Api { cause, .. } => matches!(cause.as_ref(), kube::Error::Api(status) if status.code == 409),
-            Self::Keys(_) | Self::Record(_) | Self::Injected(_) => false,
+            Self::Keys(_) | Self::Record(_) | Self::Receipt(_) | Self::Injected(_) => false,
         }
     }
 }
@@ -63,6 +66,8 @@ pub struct Pass<'a> {
     pub opened: &'a mut BTreeMap<String, BTreeMap<String, BTreeSet<KeyName>>>,
     /// Which keys each host has, as the key server has taken it from us.
     pub allowed: &'a mut BTreeMap<String, BTreeSet<KeyName>>,
+    /// The receipts that were issued, by project, as the ledger has taken them from us.
+    pub issued: &'a mut BTreeMap<String, Digest>,
 }
 
 impl Pass<'_> {
@@ -105,7 +110,8 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
     tracing::info!("the operator is at work");
     let wanted = admission::Wanted::from_chart();
     let mut stamp = apply::read_stamp(&context).await;
-    let (mut opened, mut allowed) = (BTreeMap::new(), BTreeMap::new());
+    let (mut opened, mut allowed, mut issued) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut published = false;
     let mut failures = 0;
     while !*stop.borrow() {
         let now = Timestamp::now();
@@ -118,7 +124,15 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
             again: None,
             opened: &mut opened,
             allowed: &mut allowed,
+            issued: &mut issued,
         };
+        if !published {
+            match receipts::publish(&context).await {
+                Ok(()) => published = true,
+                // Nothing waits for it: whoever can read the key server has the keys from there.
+                Err(error) => tracing::warn!(error = %chain(&error), "the public keys of receipts are not published"),
+            }
+        }
         hosts::pass(&context, &mut pass).await;
         if pass.admission.is_empty() && stamp.as_deref() != Some(found.stamp.as_str()) {
             // Lines that came while a policy was another one, or none, count for nothing until they are written again.

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
 use dejima_crds::bounded::{KeyName, Label, ObjectName, Ref};
+use dejima_crds::condition::{ConditionKind, seconds};
 use dejima_crds::dataset::reference;
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::project::DatasetWish;
 use dejima_crds::reason::Decision;
+use dejima_crds::receipt;
 use dejima_crds::usage_policy::Action;
 use dejima_crds::{AccessGrant, Host, HostPlan, IsolatedProject};
 use dejima_plan::effect::{Effect, through};
@@ -16,12 +18,13 @@ use dejima_plan::project::{Inputs, Next, Step, Wish, next};
 use dejima_policy::egress::Voice;
 use dejima_policy::grants::Judged;
 use dejima_policy::{Case, DatasetFacts, GrantFacts, PolicyFacts, ProjectFacts, facts, judge, openings};
+use jiff::Timestamp;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use crate::opened::open;
 use crate::pass::{Error, Pass};
-use crate::{Context, apply, datasets, grants, hosts};
+use crate::{Context, apply, datasets, grants, hosts, receipts};
 
 /// One pass over all projects.
 pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
@@ -145,6 +148,9 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
     if plans.iter().any(|plan| !pass.watched.fresh(plan)) {
         return Ok(());
     }
+    if project.metadata.deletion_timestamp.is_some() && !pass.watched.knows_hosts() {
+        return Ok(());
+    }
     let all_hosts = pass.watched.hosts.state();
     let alive: Vec<bool> = all_hosts
         .iter()
@@ -254,6 +260,7 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
         wishes: &wishes,
         openings: &openings,
         admission: &pass.admission.clone(),
+        horizon: &context.site.key_backup_horizon,
         now: pass.now,
         zone: &zone,
     };
@@ -265,17 +272,29 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
     let mut current = project.clone();
     let mut gone = false;
     for step in steps {
-        gone |= step == Step::Unfinalize;
+        gone |= matches!(step, Step::Forget { .. } | Step::Unfinalize);
         if gone {
-            // What was done is said before the object may go: then nobody reads a status of what is no more.
+            // What was done is said before the object may go, and before the plans go that it was read from.
             current = say(context, pass, current, &status).await?;
         }
+        let destroys = matches!(step, Step::DestroyKey { .. });
         current = carry_out(context, pass, current, &plans, step).await?;
+        if destroys {
+            // The receipt says when: not before it was so.
+            date(&mut status, ConditionKind::KeysReady, Timestamp::now());
+        }
     }
     if !gone {
         say(context, pass, current, &status).await?;
     }
     Ok(())
+}
+
+/// Dates a condition.
+fn date(status: &mut dejima_crds::IsolatedProjectStatus, kind: ConditionKind, at: Timestamp) {
+    for condition in status.conditions.iter_mut().filter(|condition| condition.kind == kind) {
+        condition.last_transition_time = seconds(at);
+    }
 }
 
 /// The egress that the request names on which the permission of a dataset rests, or would rest.
@@ -367,7 +386,11 @@ async fn carry_out(
             if put_on {
                 finalizers.push(names::FINALIZER.to_owned());
             } else {
-                record(context, &act(&project, Kind::Delete, Phase::Ended, None)).await?;
+                let mut end = act(&project, Kind::Delete, Phase::Ended, None);
+                let receipt = project.status.as_ref().and_then(|status| status.receipt.as_ref());
+                end.generated = receipt.map(|id| receipt::entity(&id.as_str().into())).into_iter().collect();
+                record(context, &end).await?;
+                pass.issued.remove(&uid);
             }
             let verb = if put_on { "finalize" } else { "unfinalize" };
             let written = apply::patch(
@@ -471,6 +494,7 @@ async fn carry_out(
                 pass.watched.wrote(&written);
             }
         }
+        Step::Receipt(receipt) => receipts::issue(context, pass, *receipt).await?,
         Step::Forget { host } => {
             let namespace = names::host_namespace(host.as_str());
             let api: Api<HostPlan> = Api::namespaced(context.client.clone(), namespace.as_str());

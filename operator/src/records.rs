@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use dejima_crds::act::Act;
+use dejima_crds::receipt::Signed;
 
 use dejima_plan::effect::Injected;
 
@@ -27,4 +28,6 @@ pub enum Error {
 pub trait Recorder: Send + Sync {
     /// Records an act.
     async fn record(&self, act: &Act) -> Result<(), Error>;
+    /// Records a receipt; the one of this state that stands, which is an earlier one where there is one.
+    async fn receipt(&self, signed: &Signed) -> Result<Signed, Error>;
 }

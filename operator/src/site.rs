@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dejima_crds::bounded::Period;
+use jiff::Span;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
@@ -19,6 +21,8 @@ pub struct Site {
     pub retry_max_ms: u64,
     /// A pass is made after so many seconds even if nothing happened.
     pub resync_seconds: u64,
+    /// How long a back-up of the key server may still hold a key that was destroyed (ISO 8601): receipts say it.
+    pub key_backup_horizon: Period,
 }
 
 impl Default for Site {
@@ -29,6 +33,7 @@ impl Default for Site {
             retry_ms: 500,
             retry_max_ms: 30_000,
             resync_seconds: 60,
+            key_backup_horizon: Period::from("P0D"),
         }
     }
 }
@@ -41,12 +46,31 @@ impl Site {
 
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), String> {
-        TimeZone::get(&self.zone).map(drop).map_err(|error| format!("site.zone: {error}"))
+        TimeZone::get(&self.zone).map_err(|error| format!("site.zone: {error}"))?;
+        let horizon: Result<Span, _> = self.key_backup_horizon.as_str().parse();
+        horizon
+            .map(drop)
+            .map_err(|_| format!("site.keyBackupHorizon: `{}` is no duration such as P30D", self.key_backup_horizon))
     }
 
     /// The pause after the n-th failure in a row.
     pub fn pause(&self, failures: u32) -> Duration {
         let doubled = self.retry_ms.saturating_mul(1 << failures.saturating_sub(1).min(16));
         Duration::from_millis(doubled.min(self.retry_max_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_says_its_horizon_as_a_duration() {
+        let site = |horizon: &str| Site {
+            key_backup_horizon: horizon.into(),
+            ..Site::default()
+        };
+        assert!(site("P30D").check().is_ok() && Site::default().check().is_ok());
+        assert!(site("a month").check().unwrap_err().contains("P30D"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dejima_crds::{AccessGrant, Attestation, Dataset, Host, HostPlan, IsolatedProject, MachineImage, UsagePolicy};
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -114,6 +114,13 @@ impl Watched {
             admission,
             bindings
         )
+    }
+
+    /// Whether hosts and their plans were ever read: until then one that is not here may well be there.
+    pub fn knows_hosts(&self) -> bool {
+        let hosts = self.hosts.wait_until_ready().now_or_never();
+        let plans = self.plans.wait_until_ready().now_or_never();
+        matches!((hosts, plans), (Some(Ok(())), Some(Ok(()))))
     }
 
     /// Remembers what we wrote, so that nothing is planned from an older copy of it.

@@ -3,11 +3,12 @@
 //! Steps are in the order in which they are carried out; each looks only at what is there, so that a plan that was cut
 //! short is simply continued. What takes access away never waits for what gives it.
 
+mod ending;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dejima_crds::bounded::{KeyName, Label, ObjectName};
+use dejima_crds::bounded::{KeyName, Label, ObjectName, Period};
 use dejima_crds::dataset::reference;
 use dejima_crds::grant::{AccessGrantSpec, PolicyPin, ProjectRef};
 use dejima_crds::host::{Capacity, HostClaim};
@@ -15,6 +16,7 @@ use dejima_crds::host_plan::{DomainPlan, EgressRule, HostPlanSpec, ImagePlan, Mo
 use dejima_crds::names;
 use dejima_crds::project::{DatasetWish, Exposure, IsolatedProjectStatus, Machine};
 use dejima_crds::reason::{Code, Decision};
+use dejima_crds::receipt::Receipt;
 use dejima_crds::{AccessGrant, HostPlan, IsolatedProject, MachineImage};
 use dejima_policy::{DatasetFacts, Opening, PolicyFacts, ProjectFacts, Verdict, request};
 use jiff::{Timestamp, tz::TimeZone};
@@ -59,6 +61,8 @@ pub struct Inputs<'a> {
     pub openings: &'a [Opening],
     /// Which admission policies are missing; empty where all stand. Then nothing is judged.
     pub admission: &'a [String],
+    /// How long a back-up of the key server may still hold a destroyed key.
+    pub horizon: &'a Period,
     /// Now.
     pub now: Timestamp,
     /// The site's zone.
@@ -120,6 +124,8 @@ pub enum Step {
         /// Which host.
         host: ObjectName,
     },
+    /// The receipt says this. A statement, as of keys: it comes with every pass until it is final.
+    Receipt(Box<Receipt>),
     /// A host plan that was carried out to its end is deleted.
     Forget {
         /// Of which host.
@@ -161,7 +167,7 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
     let mut steps = Vec::new();
     if meta.deletion_timestamp.is_some() {
         if finalized {
-            steps = ending(inputs);
+            steps = ending::steps(inputs);
         }
         return Next {
             status: status::terminating(inputs, &steps),
@@ -534,56 +540,4 @@ fn project_plan(inputs: &Inputs<'_>, images: &BTreeMap<ObjectName, ImagePlan>, c
         mounts: mounts(inputs, current),
         domains,
     })
-}
-
-/// The end: network, mounts, machines and the key side by side; then the bytes; then the hosts are free.
-fn ending(inputs: &Inputs<'_>) -> Vec<Step> {
-    let uid = &inputs.facts.of.uid;
-    let mut steps = Vec::new();
-    let mut open = false;
-    for plan in inputs.plans {
-        let Some(host) = host_of(plan) else { continue };
-        let status = plan.status.clone().unwrap_or_default();
-        if !plan.spec.ends {
-            let spec = HostPlanSpec {
-                plan_generation: plan.spec.plan_generation + 1,
-                ends: true,
-                ..plan.spec.clone()
-            };
-            let from = plan.metadata.resource_version.clone();
-            steps.push(Step::Write {
-                host: host.clone(),
-                spec: Box::new(spec),
-                from,
-            });
-        }
-        steps.push(Step::CloseKeys { host: host.clone() });
-        let swept = status.swept_at.is_some() && status.plan_generation == plan.spec.plan_generation;
-        if plan.spec.ends && swept {
-            steps.push(Step::Forget { host });
-        } else {
-            open = true;
-        }
-    }
-    let destroyed = inputs.project.status.as_ref().is_some_and(|status| {
-        dejima_crds::condition::get(&status.conditions, dejima_crds::condition::ConditionKind::KeysReady)
-            .is_some_and(|condition| condition.reason == "Destroyed")
-    });
-    let held: Vec<ObjectName> = inputs
-        .candidates
-        .iter()
-        .filter(|candidate| candidate.host.status.as_ref().is_some_and(|status| holds(status, uid)))
-        .map(|candidate| host_name(candidate.host))
-        .collect();
-    if !destroyed {
-        steps.push(Step::DestroyKey {
-            key: names::project_key(uid),
-        });
-    }
-    // A host is free only when nothing of the project is left on it: its plan says so, or it never had one.
-    if !open {
-        steps.extend(held.into_iter().map(|host| Step::Release { host }));
-        steps.push(Step::Unfinalize);
-    }
-    steps
 }

@@ -11,6 +11,7 @@ mod admit_platform;
 mod reconcile_machine;
 mod reconcile_mount;
 mod reconcile_network;
+mod reconcile_receipt;
 mod reconcile_seal;
 mod reconcile_story;
 mod recover_faults;

@@ -171,6 +171,21 @@ fn nothing_is_left(platform: &Platform, case: &str) {
         phase("begun"),
         phase("ended")
     );
+    // Each project that was ever deleted has one receipt, which is final, in the ledger and beside where it stood.
+    let ended = |kind: &str| {
+        let of = |record: &&Value| record["act"]["kind"] == kind && record["act"]["phase"] == "ended";
+        platform.records().iter().filter(of).count()
+    };
+    let lying = |state: &str| {
+        let label = format!("dejima.dev/receipt={state}");
+        let all = platform.world.run(ADMIN, &["get", "configmaps", "-A", "-l", &label, "-o", "name"]);
+        all.accepted().lines().filter(|line| line.contains("receipt-")).count()
+    };
+    assert_eq!(
+        (ended("receipt"), lying("final"), lying("partial")),
+        (ended("delete"), ended("delete"), 0),
+        "{case}: receipts"
+    );
 }
 
 fn names(path: &std::path::Path) -> BTreeMap<String, u64> {

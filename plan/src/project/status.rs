@@ -6,8 +6,9 @@ use dejima_crds::dataset::reference;
 use dejima_crds::host_plan::{HostPlanStatus, ItemState};
 use dejima_crds::project::{DatasetWishStatus, IsolatedProjectStatus, MachineStatus, MemberStatus, Summary};
 use dejima_crds::reason::{Decision, Reason};
+use dejima_crds::receipt::State;
 
-use super::{Inputs, Step, host_of};
+use super::{Inputs, Step, ending, host_of};
 use crate::placement::Placed;
 use crate::problems::Problem;
 use crate::segment::machine_names;
@@ -57,38 +58,61 @@ pub(super) fn refused(inputs: &Inputs<'_>, problems: &[Problem]) -> IsolatedProj
     status
 }
 
-/// A project that goes.
+/// A project that goes. Written after the steps were carried out: what they do is done then.
 pub(super) fn terminating(inputs: &Inputs<'_>, steps: &[Step]) -> IsolatedProjectStatus {
     let mut status = before(inputs);
+    let issued = steps.iter().find_map(|step| match step {
+        Step::Receipt(receipt) => Some(receipt),
+        Step::Finalize
+        | Step::Hold { .. }
+        | Step::Request { .. }
+        | Step::DropRequest { .. }
+        | Step::OpenKeys { .. }
+        | Step::Write { .. }
+        | Step::DestroyKey { .. }
+        | Step::CloseKeys { .. }
+        | Step::Forget { .. }
+        | Step::Release { .. }
+        | Step::Unfinalize => None,
+    });
+    if let Some(receipt) = issued {
+        status.receipt = Some(receipt.id.as_str().into());
+    }
+    let concluded = ending::concluded(&status) || issued.is_some_and(|receipt| receipt.state == State::Final);
     let waits: Vec<String> = inputs
         .plans
         .iter()
-        .filter(|plan| plan.status.as_ref().is_none_or(|status| status.swept_at.is_none()))
+        .filter(|plan| !ending::swept(plan))
         .filter_map(host_of)
         .map(|host| host.to_string())
         .collect();
-    let message = if waits.is_empty() {
-        "nothing is left on any host".to_owned()
-    } else {
-        format!("waiting for {}", waits.join(", "))
+    let receipt = match (concluded, &status.receipt) {
+        (true, _) => "the receipt is final",
+        (false, Some(_)) => "the receipt is partial",
+        (false, None) => "there is no receipt yet",
     };
+    let message = if waits.is_empty() {
+        format!("nothing is left on any host; {receipt}")
+    } else {
+        format!("waiting for {}; {receipt}", waits.join(", "))
+    };
+    let reason = if concluded { ending::FINAL } else { "Terminating" };
     say(
         inputs,
         &mut status,
         ConditionKind::Terminating,
         Truth::True,
-        "Terminating",
+        reason,
         message.clone(),
     );
     say(inputs, &mut status, ConditionKind::Ready, Truth::False, "Terminating", message);
     if steps.iter().any(|step| matches!(step, Step::DestroyKey { .. })) {
-        // Written after the steps were carried out: the key is gone then.
         say(
             inputs,
             &mut status,
             ConditionKind::KeysReady,
             Truth::False,
-            "Destroyed",
+            ending::DESTROYED,
             "the project's key is destroyed",
         );
     }

@@ -21,12 +21,15 @@ use crate::people::{ADMIN, Person};
 use crate::run::{Error, await_until, file, succeed};
 use crate::{Binaries, Guest, Host, KeyServer, Reporter, World, guest};
 
-/// What the operator may do at the key server: make and destroy keys of projects and shards, and write the policies of hosts.
+/// What the operator may do at the key server: make and destroy keys of projects and shards, write the policies of hosts, and let
+/// receipts be signed.
 const OPERATOR_POLICY: &str = r#"
 path "transit/keys/project-*" { capabilities = ["create", "update", "delete"] }
 path "transit/keys/shard-*" { capabilities = ["create", "update", "delete"] }
 path "sys/policy/dejima-host-*" { capabilities = ["create", "update"] }
 path "sys/policies/acl/dejima-host-*" { capabilities = ["create", "update"] }
+path "transit/sign/dejima-receipts" { capabilities = ["update"] }
+path "transit/keys/dejima-receipts" { capabilities = ["read"] }
 "#;
 
 /// What a platform is made from.
@@ -68,6 +71,7 @@ impl Platform {
         let world = World::start(setup.stay, binaries, dir, &setup.chart, &setup.people)?;
         let keys = KeyServer::start(setup.stay, binaries, &dir.join("keys"))?;
         keys.run(&["policy", "write", "dejima-operator", "-"], Some(OPERATOR_POLICY))?;
+        keys.run(&["write", "transit/keys/dejima-receipts", "type=ed25519", "exportable=false"], None)?;
         let token = keys.run(
             &["token", "create", "-orphan", "-policy=dejima-operator", "-ttl=24h", "-field=token"],
             None,
