@@ -16,3 +16,4 @@ mod reconcile_seal;
 mod reconcile_story;
 mod recover_faults;
 mod running;
+mod up_down;

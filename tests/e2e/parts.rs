@@ -15,13 +15,14 @@ pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("DEJIMA_BIN") {
         return path.into();
     }
+    built("dejima", "cargo build -p dejima --features faults")
+}
+
+/// A program that was built beside the tests, by this command.
+pub fn built(name: &str, by: &str) -> PathBuf {
     let here = std::env::current_exe().expect("a test has a path");
-    let built = here.ancestors().nth(2).expect("it lies in target/debug/deps").join("dejima");
-    assert!(
-        built.exists(),
-        "{} is not there: cargo build -p dejima --features faults",
-        built.display()
-    );
+    let built = here.ancestors().nth(2).expect("it lies in target/debug/deps").join(name);
+    assert!(built.exists(), "{} is not there: {by}", built.display());
     built
 }
 

@@ -67,7 +67,7 @@ pub fn root() -> PathBuf {
 }
 
 /// The directory of one platform of this run; what earlier runs left is removed.
-pub(crate) fn place(name: &str) -> PathBuf {
+pub fn place(name: &str) -> PathBuf {
     let runs = dejima_lab::cache::root().join("runs");
     for (folder, separator) in [(runs.as_path(), None), (Path::new(dejima_lab::host::STATE), Some('-'))] {
         sweep(folder, separator);

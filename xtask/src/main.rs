@@ -1,9 +1,11 @@
-//! The one front door: `cargo xtask codegen | test`.
+//! The one front door: `cargo xtask up | down | test | codegen`.
 
 mod codegen;
 mod step;
+mod story;
 mod test;
 mod tidy;
+mod up;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -17,6 +19,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Starts a platform on this machine that stays, and shows the story on it
+    Up(up::UpArguments),
+    /// Ends that platform; leaves nothing behind but what was built and fetched
+    Down(up::DownArguments),
     /// Writes what is generated: the resource definitions in the chart
     Codegen {
         /// Changes nothing; fails where something is stale
@@ -31,6 +37,8 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::Up(arguments) => up::up(arguments),
+        Command::Down(arguments) => up::down(arguments),
         Command::Codegen { check } => codegen::run(check),
         Command::Test => test::run(),
         Command::Tidy => tidy::run(),

@@ -12,14 +12,14 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Runs a step and says how long it took.
-pub(crate) fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Runs a step and says how long it took; what it gave.
+pub(crate) fn step<T>(name: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     say(&format!("==> {name}"));
     let begun = Instant::now();
     let result = run();
     let seconds = begun.elapsed().as_secs_f64();
     match &result {
-        Ok(()) => say(&format!("    {name}: done in {seconds:.1} s")),
+        Ok(_) => say(&format!("    {name}: done in {seconds:.1} s")),
         Err(error) => say(&format!("    {name}: FAILED after {seconds:.1} s: {error:#}")),
     }
     result.with_context(|| format!("step `{name}`"))

@@ -20,6 +20,12 @@ rules:
 - level: Metadata
 ";
 
+/// Its processes and their logs, in the order in which they are stopped.
+pub(crate) const PARTS: [(&str, &str); 3] = [
+    ("kube-controller-manager", "manager.log"),
+    ("kube-apiserver", "api.log"),
+    ("etcd", "etcd.log"),
+];
 /// The file that names the API server's port.
 const PORT: &str = "port";
 
@@ -72,6 +78,8 @@ impl ControlPlane {
             format!("--etcd-servers=http://127.0.0.1:{client}"),
             format!("--secure-port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
+            // Without it a machine that has no way to the outside would have no API server.
+            "--advertise-address=127.0.0.1".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--tls-cert-file={}", at("server.crt")),
             format!("--tls-private-key-file={}", at("server.key")),
@@ -132,11 +140,7 @@ impl ControlPlane {
     pub fn again(binaries: &Binaries, dir: &Path, people: &[Person]) -> Option<Self> {
         let port = std::fs::read_to_string(dir.join(PORT)).ok()?.parse().ok()?;
         let mut children = Vec::new();
-        for (name, log) in [
-            ("kube-controller-manager", "manager.log"),
-            ("kube-apiserver", "api.log"),
-            ("etcd", "etcd.log"),
-        ] {
+        for (name, log) in PARTS {
             children.push(Running::again(name, &dir.join(log))?);
         }
         Some(Self {
@@ -176,7 +180,7 @@ impl ControlPlane {
 
     /// A kubeconfig for a service account, with a token of its own.
     pub fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf, Error> {
-        let output = self.kubectl("admin", &["create", "token", name, "-n", namespace, "--duration=24h"], None)?;
+        let output = self.kubectl("admin", &["create", "token", name, "-n", namespace, "--duration=768h"], None)?;
         if !output.status.success() {
             return Err(Error::Unexpected(String::from_utf8_lossy(&output.stderr).into_owned()));
         }

@@ -11,6 +11,9 @@ use crate::children::{Running, Stay, start_for};
 use crate::control_plane::free_port;
 use crate::run::{Error, await_until, file, finish, succeed};
 
+/// Its process and the log of it.
+pub(crate) const PART: &str = "bao";
+pub(crate) const LOG: &str = "server.log";
 /// The file that names its port.
 const PORT: &str = "port";
 
@@ -45,7 +48,7 @@ impl KeyServer {
         file("write", dir, std::fs::write(dir.join(PORT), port.to_string()))?;
         let mut command = Command::new(&binaries.key_server);
         command.arg("server").arg(format!("-config={}", dir.join("server.hcl").display()));
-        let child = start_for(stay, "bao", &command, &dir.join("server.log"))?;
+        let child = start_for(stay, PART, &command, &dir.join(LOG))?;
         let mut server = Self {
             dir: dir.to_owned(),
             program: binaries.key_server.clone(),
@@ -53,7 +56,7 @@ impl KeyServer {
             token: String::new(),
             child,
         };
-        let log = dir.join("server.log").display().to_string();
+        let log = dir.join(LOG).display().to_string();
         await_until("an answering key server", 30, &log, || server.state().is_some())?;
         server.token = server.initialised()?;
         await_until("an active key server", 30, &log, || server.state() == Some(false))?;
@@ -73,7 +76,7 @@ impl KeyServer {
             program: binaries.key_server.clone(),
             port: std::fs::read_to_string(dir.join(PORT)).ok()?.parse().ok()?,
             token: String::new(),
-            child: Running::again("bao", &dir.join("server.log"))?,
+            child: Running::again(PART, &dir.join(LOG))?,
         };
         server.token = server.initialised().ok()?;
         Some(server)

@@ -9,7 +9,10 @@
 //! /var/lib/dejima-lab/NAME/HOST   a host that runs machines: its images, and below `hostd` what its agent keeps
 //! ```
 
+mod later;
 mod parts;
+
+pub use later::{Names, end};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +76,7 @@ impl Platform {
         keys.run(&["policy", "write", "dejima-operator", "-"], Some(OPERATOR_POLICY))?;
         keys.run(&["write", "transit/keys/dejima-receipts", "type=ed25519", "exportable=false"], None)?;
         let token = keys.run(
-            &["token", "create", "-orphan", "-policy=dejima-operator", "-ttl=24h", "-field=token"],
+            &["token", "create", "-orphan", "-policy=dejima-operator", "-ttl=768h", "-field=token"],
             None,
         )?;
         let api = format!("127.0.0.1:{}", free_port()?);

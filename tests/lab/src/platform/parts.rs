@@ -15,7 +15,7 @@ use crate::run::{Error, file, finish};
 /// The file that names where the API answers.
 pub(super) const ADDRESS: &str = "api.address";
 
-const API: &str = "dejima-api";
+pub(super) const API: &str = "dejima-api";
 
 impl Platform {
     /// The log of a part.

@@ -1,0 +1,84 @@
+//! What `cargo xtask up` makes stays after it, is found again, and is gone after `cargo xtask down`.
+
+use std::path::Path;
+use std::process::Command;
+
+use dejima_lab::{Binaries, Guest, ToStderr, dicom};
+use dejima_tests::parts::{built, program};
+use dejima_tests::place;
+
+/// Run in namespaces of its own, so that nothing else on the machine comes or goes in the listings.
+const SCRIPT: &str = r#"
+set -eu
+xtask=$1 program=$2 dir=$3 out=$4
+ip link set lo up
+listing() {
+	ps -eo stat=,args= >"$out/all"
+	# One that has ended and waits for process 1 runs no more.
+	{ grep -v '^Z' "$out/all" | cut -d' ' -f2- | sed 's/^ *//' | sort
+	lsns -rno NS,TYPE | sort
+	cat /proc/self/mounts
+	ip -o link
+	nft list ruleset; } >"$out/$1"
+}
+up() { "$xtask" up --yes --without-story --program "$program" --dir "$dir"; }
+listing before
+up >"$out/up" 2>&1
+listing while
+first=$(cat "$dir/etcd.pid")
+up >"$out/again" 2>&1
+[ "$first" = "$(cat "$dir/etcd.pid")" ] || { echo "the second up did not find the first"; exit 1; }
+KUBECONFIG=$(sed -n 's/.*export KUBECONFIG=//p' "$out/up") "$dir/bin/kubectl" get hosts >"$out/hosts"
+"$xtask" down --dir "$dir" >"$out/down" 2>&1
+listing after
+"#;
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn what_up_makes_stays_is_found_again_and_is_gone_after_down() {
+    let xtask = built("xtask", "cargo build -p xtask");
+    // There is no way to the outside in there: what is fetched once is fetched before.
+    Binaries::get(&ToStderr).unwrap();
+    Guest::get(&ToStderr).unwrap();
+    dicom::images(&ToStderr).unwrap();
+    let out = place("up-down");
+    std::fs::create_dir_all(&out).unwrap();
+    let dir = out.join("platform");
+    let ran = Command::new("unshare")
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--ipc",
+            "--uts",
+            "--fork",
+            "--mount-proc",
+            "--kill-child=KILL",
+            "--",
+        ])
+        .args(["bash", "-c", SCRIPT, "up-down"])
+        .args([&xtask, &program(), &dir, &out])
+        .output()
+        .unwrap();
+    let said = || {
+        let files = ["up", "again", "down"].map(|name| format!("--- {name}\n{}", read(&out.join(name))));
+        format!("{}\n{}", String::from_utf8_lossy(&ran.stderr), files.join("\n"))
+    };
+    assert!(ran.status.success(), "{}", said());
+    let (before, meanwhile, after) = (read(&out.join("before")), read(&out.join("while")), read(&out.join("after")));
+    for part in ["etcd", "kube-apiserver", "bao", "operator", "libvirtd", "mnt"] {
+        assert!(meanwhile.contains(part), "the control: {part} runs while it is up\n{meanwhile}");
+    }
+    let count = |text: &str| text.lines().filter(|line| line.ends_with(" net")).count();
+    assert_eq!(
+        count(&meanwhile),
+        count(&before) + 2,
+        "the control: two hosts have networks of their own"
+    );
+    assert_eq!(before, after, "{}", said());
+    assert!(!dir.exists(), "the directory is left");
+    assert_eq!(read(&out.join("hosts")).lines().count(), 4, "{}", read(&out.join("hosts")));
+}

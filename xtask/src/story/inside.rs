@@ -1,0 +1,152 @@
+//! A look into the running machine, and step 4: what the machine can do and what it cannot.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use dejima_lab::{Agent, Host};
+
+use super::screen::{says, took};
+use super::{Story, remembers, text};
+
+/// What is written where only the machine may read it again.
+const CANARY: &str = "canary-of-the-story-7f3a91c2";
+
+/// Path and SHA-256 of every file below a directory, by the program of that name.
+pub(super) fn digests(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let mut find = Command::new("find");
+    find.current_dir(folder).args([".", "-type", "f", "-exec", "sha256sum", "{}", "+"]);
+    let listed = dejima_lab::run::succeed(&mut find, None)?;
+    Ok(listed.lines().filter_map(entry).collect())
+}
+
+/// The same in the machine.
+pub(super) fn digests_inside(agent: &Agent, folder: &str) -> Result<BTreeMap<String, String>> {
+    let listed = agent.succeed(&format!("cd {folder} && find . -type f -exec sha256sum {{}} +"), 60)?;
+    Ok(listed.lines().filter_map(entry).collect())
+}
+
+fn entry(line: &str) -> Option<(String, String)> {
+    line.split_once("  ./").map(|(digest, path)| (path.to_owned(), digest.to_owned()))
+}
+
+/// The only machine that runs on a host: a host is held by one project, and the story's project has one machine.
+pub(super) fn domain(host: &Host) -> Result<String> {
+    let listed = host.ask(&["list", "--name"], None)?;
+    let mut names = listed.split_whitespace();
+    match (names.next(), names.next()) {
+        (Some(one), None) => Ok(one.to_owned()),
+        _ => bail!("on {} there is not one machine: `{}`", host.name(), listed.trim()),
+    }
+}
+
+impl Story<'_> {
+    /// A look into the only machine of a host; nothing where hosts only remember.
+    pub(super) fn look_into(&self, host: &str) -> Result<Option<Agent>> {
+        if remembers() {
+            return Ok(None);
+        }
+        let host = self.platform.host(host)?;
+        let agent = Agent::new(&host.uri(), &domain(host)?);
+        agent.plug_in()?;
+        agent.ready(60)?;
+        Ok(Some(agent))
+    }
+
+    pub(super) fn inside_the_machine(&mut self) -> Result<()> {
+        self.chapter(4, "In the machine, and on the host's disk")?;
+        let Some(agent) = self.agent.clone() else {
+            return says("hosts only remember their machines: there is nothing to look into");
+        };
+        let begun = Instant::now();
+        agent.succeed(&format!("echo {CANARY} > /scratch/kept && sync"), 10)?;
+        let before = agent.succeed("cat /proc/sys/kernel/random/boot_id", 10)?;
+        // The agent goes with the machine: what it answers says nothing.
+        let _ = agent.run("reboot", 5);
+        self.awaits("the machine after its reboot", 90, || {
+            agent
+                .succeed("cat /proc/sys/kernel/random/boot_id", 5)
+                .is_ok_and(|after| after != before)
+        })?;
+        self.awaits("the volume after the reboot", 30, || {
+            agent.succeed("cat /scratch/kept", 5).is_ok_and(|kept| kept == CANARY)
+        })?;
+        self.awaits("the dataset after the reboot", 30, || agent.succeed("ls /data/ct-mr/*", 5).is_ok())?;
+        took("after a reboot the volume and the dataset are there again", begun)?;
+        nobody_answers(&agent)?;
+        self.nothing_is_readable()
+    }
+
+    /// What the machine wrote, and the key itself, are nowhere on the host's disk.
+    fn nothing_is_readable(&self) -> Result<()> {
+        let begun = Instant::now();
+        let object = self.object(&self.osaka);
+        let (uid, name) = (text(&object, "/metadata/uid"), text(&object, "/status/summary/host"));
+        let host = self.platform.host(&name)?;
+        let plan = self
+            .platform
+            .world
+            .get(&format!("dejima-host-{name}"), "hostplan", &format!("project-{uid}"))?;
+        let volume = super::items(&plan, "/status/items")
+            .into_iter()
+            .find(|item| text(item, "/item") == "volume/work")
+            .context("the host says how the volume stands")?;
+        let wrapped = format!("ciphertext={}", text(&volume, "/wrappedKey"));
+        let path = format!("transit/decrypt/project-{uid}");
+        let key = self.platform.keys.run(&["write", "-field=plaintext", &path, &wrapped], None)?;
+        let control = host.dir().join("control");
+        std::fs::write(&control, format!("{CANARY} {}", key.trim())).context("cannot write the control")?;
+        let found = |word: &str| -> Result<Vec<String>> {
+            let mut grep = Command::new("grep");
+            grep.args(["-rlaF", "--", word]).arg(host.dir());
+            // It fails where it finds nothing.
+            let output = dejima_lab::run::finish(&mut grep, None)?;
+            Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+        };
+        for (what, word) in [("what the machine wrote", CANARY), ("the volume's key", key.trim())] {
+            let places = found(word)?;
+            if places != [control.display().to_string()] {
+                bail!("{what} is found on the host's disk, or the control is not: {places:?}");
+            }
+        }
+        std::fs::remove_file(&control).context("cannot remove the control")?;
+        took(
+            "what it wrote, and its key, are nowhere on the host's disk; in a control file both are found",
+            begun,
+        )
+    }
+}
+
+pub(super) fn writing_fails(agent: &Agent) -> Result<()> {
+    agent
+        .succeed("touch /scratch/control", 10)
+        .context("the control: a volume is writable")?;
+    let refused = agent.run("touch /data/ct-mr/mark; cp /scratch/control /data/ct-mr/", 10)?;
+    if refused.is_success() {
+        bail!("the machine wrote into the dataset");
+    }
+    let said = refused.errors.lines().next().unwrap_or_default().to_owned();
+    says(&format!("in the machine: writing fails ({said}); the volume beside it is writable"))
+}
+
+/// The machine reaches itself, and nobody else.
+fn nobody_answers(agent: &Agent) -> Result<()> {
+    agent
+        .succeed("ping -c 1 -W 1 127.0.0.1", 10)
+        .context("the control: the machine answers itself")?;
+    let routes = agent.succeed("ip -o -4 addr show scope global | awk '{print $4}'", 10)?;
+    let (own, _) = routes.split_once('/').context("the machine has an address")?;
+    let (net, _) = own.rsplit_once('.').context("an IPv4 address")?;
+    for (what, address) in [
+        ("the host, at its network's first address", format!("{net}.1")),
+        ("a cloud's metadata address", "169.254.169.254".to_owned()),
+        ("the outside", "192.0.2.1".to_owned()),
+    ] {
+        if agent.run(&format!("ping -c 1 -W 1 {address}"), 10)?.is_success() {
+            bail!("{what} ({address}) answers the machine");
+        }
+    }
+    says(&format!("the machine is {own}; neither the host nor the outside answers it"))
+}
