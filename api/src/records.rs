@@ -1,6 +1,7 @@
 //! Records: parts append what begins and ends; who may read the record reads it.
 
 use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use dejima_crds::act::{Act, Kind};
@@ -9,8 +10,9 @@ use dejima_crds::{HostPlan, names::host_namespace};
 use dejima_ledger::{Error, Ledger};
 use jiff::Timestamp;
 use kube::Api;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Window;
 use crate::callers::Caller;
@@ -20,8 +22,33 @@ pub(crate) const OPERATOR: &str = "system:serviceaccount:dejima-system:operator"
 /// At most so many records an answer.
 const PAGE: u64 = 1000;
 
-pub(crate) fn refused(detail: &str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "Forbidden", detail)
+/// A record that was taken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Appended {
+    /// Its number.
+    index: u64,
+}
+
+/// Some records.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Records {
+    records: Vec<Record>,
+    /// How many there are in all.
+    size: u64,
+}
+
+/// One record.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Record {
+    /// Its number, from 0.
+    index: u64,
+    /// When it was taken, by the ledger's clock (RFC 3339).
+    at: String,
+    /// Who wrote it: the authenticated caller.
+    writer: String,
+    /// What began or ended.
+    #[schemars(with = "Act")]
+    act: Value,
 }
 
 /// Whether this caller may write this act: the operator any, a host only acts about what is in its own plans.
@@ -35,16 +62,16 @@ async fn writes(window: &Window, caller: &Caller, act: &Act) -> Result<(), Probl
         .and_then(|rest| rest.strip_suffix(":hostd"))
         .and_then(names::host_of_namespace);
     let Some(host) = host else {
-        return Err(refused("only the platform's own parts write records"));
+        return Err(Problem::refused("only the platform's own parts write records"));
     };
     if act.host.as_deref() != Some(host) {
-        return Err(refused("a host records only what happens on it"));
+        return Err(Problem::refused("a host records only what happens on it"));
     }
     if act.kind != Kind::Mount {
-        return Err(refused("a host records mounts alone"));
+        return Err(Problem::refused("a host records mounts alone"));
     }
     let Some(project) = &act.project else {
-        return Err(refused("an act of a host is about a project"));
+        return Err(Problem::refused("an act of a host is about a project"));
     };
     let plans: Api<HostPlan> = Api::namespaced(window.client.clone(), host_namespace(host).as_str());
     let name = names::plan_name(PlanKind::Project, &project.uid);
@@ -56,7 +83,7 @@ async fn writes(window: &Window, caller: &Caller, act: &Act) -> Result<(), Probl
     if own {
         Ok(())
     } else {
-        Err(refused("this project is in no plan of this host"))
+        Err(Problem::refused("this project is in no plan of this host"))
     }
 }
 
@@ -64,13 +91,14 @@ async fn writes(window: &Window, caller: &Caller, act: &Act) -> Result<(), Probl
 pub(crate) async fn append(
     State(window): State<Window>,
     caller: Caller,
-    Json(act): Json<Act>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    act: Result<Json<Act>, JsonRejection>,
+) -> Result<(StatusCode, Json<Appended>), Problem> {
+    let Json(act) = act?;
     writes(&window, &caller, &act).await?;
     let value = serde_json::to_value(&act).map_err(|error| Problem::ours("cannot read the act", &error))?;
     let appended = in_ledger(&window, move |ledger| ledger.append(&caller.login, &value, Timestamp::now())).await?;
     let status = if appended.known { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(json!({"index": appended.index}))))
+    Ok((status, Json(Appended { index: appended.index })))
 }
 
 /// Does something with the ledger, which blocks, beside the threads that answer.
@@ -94,6 +122,7 @@ where
 
 /// Which records.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Page {
     #[serde(default)]
     from: u64,
@@ -106,11 +135,27 @@ fn page() -> u64 {
 }
 
 /// `GET /api/v1/records?from=&count=`: for who has the verb `list` on `records.dejima.dev`.
-pub(crate) async fn list(State(window): State<Window>, caller: Caller, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
-    if !caller.may(&window, "list", "records").await? {
-        return Err(refused("the record is read by who has the verb list on records.dejima.dev"));
+pub(crate) async fn list(
+    State(window): State<Window>,
+    caller: Caller,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Records>, Problem> {
+    let Query(page) = page?;
+    if !caller.may(&window, "list", "records", None).await? {
+        return Err(Problem::refused(
+            "the record is read by who has the verb list on records.dejima.dev",
+        ));
     }
     let read = move |ledger: &Ledger| Ok((ledger.range(page.from, page.count.min(PAGE))?, ledger.head()?.0));
     let (records, size) = in_ledger(&window, read).await?;
-    Ok(Json(json!({"records": records, "size": size})))
+    let shown = |record: dejima_ledger::Record| Record {
+        index: record.index,
+        at: record.at.to_string(),
+        writer: record.writer,
+        act: record.act,
+    };
+    Ok(Json(Records {
+        records: records.into_iter().map(shown).collect(),
+        size,
+    }))
 }

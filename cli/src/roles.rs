@@ -171,10 +171,7 @@ pub(crate) struct ApiArguments {
 /// Runs the API.
 pub(crate) async fn api(kubeconfig: Option<PathBuf>, arguments: ApiArguments) -> Result<()> {
     let ledger = dejima_ledger::Ledger::open(&arguments.ledger)?;
-    let window = dejima_api::Window {
-        client: client(kubeconfig).await?,
-        ledger: Arc::new(ledger),
-    };
+    let window = dejima_api::Window::new(config(kubeconfig).await?, ledger).context("cannot talk to the cluster")?;
     let listener = tokio::net::TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;

@@ -275,6 +275,11 @@ impl Ledger {
         Ok(records)
     }
 
+    /// Whether a write failed, after which nothing more is taken.
+    pub fn is_poisoned(&self) -> bool {
+        self.writer.lock().map_or(true, |writer| writer.poisoned)
+    }
+
     /// How many records there are, and the root of the Merkle tree over them (RFC 9162, section 2.1.1).
     pub fn head(&self) -> Result<(u64, tree::Hash), Error> {
         let state = self.writer.lock().map_err(|_| Error::Poisoned)?;

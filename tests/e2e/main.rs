@@ -8,6 +8,7 @@
 mod admit_examples;
 mod admit_lines;
 mod admit_platform;
+mod api_window;
 mod reconcile_machine;
 mod reconcile_mount;
 mod reconcile_network;
