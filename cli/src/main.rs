@@ -33,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Prints the resource definitions
     Crd,
+    /// Runs operator and API in one process; hosts run their own agents
+    Serve(roles::ServeArguments),
     /// Runs the controllers
     Operator(roles::OperatorArguments),
     /// Runs the API, which holds the ledger
@@ -82,6 +84,7 @@ async fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Serve(arguments) => roles::serve(arguments).await,
         Command::Operator(arguments) => roles::operator(config, arguments).await,
         Command::Api(arguments) => roles::api(config, arguments).await,
         Command::Hostd(arguments) => roles::hostd(config, *arguments).await,

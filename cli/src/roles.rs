@@ -1,10 +1,12 @@
-//! The parts that stay: operator and hostd, each with its own narrow identity.
+//! The parts that stay: operator, API and hostd, each with its own narrow identity; and the first two in one process.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use dejima_api::Window;
 use dejima_crds::host::{Capacity, EngineKind};
 use dejima_hostd::driver::{Machines, Network, Storage};
 use dejima_hostd::fetch::Cache;
@@ -21,6 +23,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::gate::gate;
@@ -29,18 +32,40 @@ use crate::ledger::Records;
 /// What the operator needs.
 #[derive(Debug, Args)]
 pub(crate) struct OperatorArguments {
+    #[command(flatten)]
+    work: Work,
+    /// Where the platform's API takes records
+    #[arg(long, env = "DEJIMA_API")]
+    api: String,
+}
+
+/// What the operator works with, wherever it runs.
+#[derive(Debug, Args)]
+struct Work {
     /// Where the key server answers
     #[arg(long, env = "DEJIMA_KEYS")]
     keys: String,
     /// A file with the operator's token at the key server
     #[arg(long)]
     keys_token_file: PathBuf,
-    /// Where the platform's API takes records
-    #[arg(long, env = "DEJIMA_API")]
-    api: String,
     /// What is the site's own (YAML)
     #[arg(long)]
     site: Option<PathBuf>,
+}
+
+/// What operator and API need in one process.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    work: Work,
+    #[command(flatten)]
+    api: ApiArguments,
+    /// The kubeconfig of the operator's own identity
+    #[arg(long)]
+    operator_kubeconfig: PathBuf,
+    /// The kubeconfig of the API's own identity
+    #[arg(long)]
+    api_kubeconfig: PathBuf,
 }
 
 /// What a host's agent needs.
@@ -168,15 +193,19 @@ pub(crate) struct ApiArguments {
     listen: std::net::SocketAddr,
 }
 
-/// Runs the API.
-pub(crate) async fn api(kubeconfig: Option<PathBuf>, arguments: ApiArguments) -> Result<()> {
+/// The API before it answers: it holds the ledger and its port.
+async fn open(config: Config, arguments: &ApiArguments) -> Result<(Window, TcpListener)> {
     let ledger = dejima_ledger::Ledger::open(&arguments.ledger)?;
-    let window = dejima_api::Window::new(config(kubeconfig).await?, ledger).context("cannot talk to the cluster")?;
-    let listener = tokio::net::TcpListener::bind(arguments.listen)
+    let window = Window::new(config, ledger).context("cannot talk to the cluster")?;
+    let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    tracing::info!(listen = %arguments.listen, "the API answers");
-    let mut stop = stop()?;
+    Ok((window, listener))
+}
+
+/// Answers until it is told to stop; what was asked by then is answered.
+async fn answer(window: Window, listener: TcpListener, mut stop: watch::Receiver<bool>) -> Result<()> {
+    tracing::info!(listen = %listener.local_addr()?, "the API answers");
     let ended = async move {
         // The sender goes with the process.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -184,30 +213,68 @@ pub(crate) async fn api(kubeconfig: Option<PathBuf>, arguments: ApiArguments) ->
     axum::serve(listener, dejima_api::app(window))
         .with_graceful_shutdown(ended)
         .await
-        .context("the API ended")
+        .context("the API ended")?;
+    tracing::info!("the API has stopped");
+    Ok(())
 }
 
-/// Runs the controllers.
-pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArguments) -> Result<()> {
-    let site: Site = match &arguments.site {
+/// Runs the API.
+pub(crate) async fn api(kubeconfig: Option<PathBuf>, arguments: ApiArguments) -> Result<()> {
+    let (window, listener) = open(config(kubeconfig).await?, &arguments).await?;
+    answer(window, listener, stop()?).await
+}
+
+/// The controllers, until they are told to stop.
+async fn control(config: Config, work: Work, api: &str, stop: watch::Receiver<bool>) -> Result<()> {
+    let site: Site = match &work.site {
         Some(path) => serde_yaml::from_str(&secret(path)?).with_context(|| format!("cannot read the site `{}`", path.display()))?,
         None => Site::default(),
     };
     if let Err(problem) = site.check() {
         bail!("{problem}");
     }
-    let config = config(kubeconfig).await?;
     let context = Context {
         client: Client::try_from(config.clone()).context("cannot talk to the cluster")?,
-        keys: Arc::new(dejima_operator::VaultKeys::new(
-            &arguments.keys,
-            &secret(&arguments.keys_token_file)?,
-        )?),
-        recorder: Arc::new(Records::new(&arguments.api, config)?),
+        keys: Arc::new(dejima_operator::VaultKeys::new(&work.keys, &secret(&work.keys_token_file)?)?),
+        recorder: Arc::new(Records::new(api, config)?),
         gate: gate(),
         site: Arc::new(site),
     };
-    dejima_operator::pass::run(context, stop()?).await.context("the operator ended")
+    // Boxed: what a pass holds is large, and this is polled from several places.
+    Box::pin(dejima_operator::pass::run(context, stop))
+        .await
+        .context("the operator ended")
+}
+
+/// Runs the controllers.
+pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArguments) -> Result<()> {
+    control(config(kubeconfig).await?, arguments.work, &arguments.api, stop()?).await
+}
+
+/// Runs operator and API in one process. They stay two parts: each has its own identity, and the operator's records go
+/// the way that they go from anywhere else, so that the ledger knows their writer by its login.
+pub(crate) async fn serve(arguments: ServeArguments) -> Result<()> {
+    let operators = config(Some(arguments.operator_kubeconfig)).await?;
+    let (window, listener) = open(config(Some(arguments.api_kubeconfig)).await?, &arguments.api).await?;
+    let mut own = listener.local_addr()?;
+    if own.ip().is_unspecified() {
+        own.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let (hush, hushed) = watch::channel(false);
+    let mut answers = tokio::spawn(answer(window, listener, hushed));
+    let url = format!("http://{own}");
+    tokio::select! {
+        ended = control(operators, arguments.work, &url, stop()?) => {
+            // The operator ends first: its last records are taken. Where the API is gone already, nobody listens.
+            let _ = hush.send(true);
+            answers.await.context("the API broke off")??;
+            ended
+        }
+        ended = &mut answers => {
+            ended.context("the API broke off")??;
+            bail!("the API ended before the operator")
+        }
+    }
 }
 
 /// The image store: a directory.

@@ -14,6 +14,7 @@ mod reconcile_mount;
 mod reconcile_network;
 mod reconcile_receipt;
 mod reconcile_seal;
+mod reconcile_serve;
 mod reconcile_story;
 mod recover_faults;
 mod running;
