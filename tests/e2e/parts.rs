@@ -121,23 +121,7 @@ impl Platform {
 
     /// Starts operator and API in one process, instead of the two.
     pub fn start_serve(&mut self) {
-        self.stop("operator");
-        self.stop("dejima-api");
-        let kubeconfig = |part: &str| {
-            self.world
-                .plane()
-                .kubeconfig(&format!("system:serviceaccount:dejima-system:{part}"))
-        };
-        let mut command = self.command("serve", Path::new("none"), None);
-        command
-            .args(["serve", "--listen", &self.api, "--ledger"])
-            .arg(self.dir.join("ledger"));
-        command.arg("--operator-kubeconfig").arg(kubeconfig("operator"));
-        command.arg("--api-kubeconfig").arg(kubeconfig("api"));
-        command.arg("--keys-token-file").arg(self.dir.join("operator.token"));
-        command.arg("--site").arg(self.dir.join("site.yaml"));
-        let running = start("serve", &command, &self.dir.join("serve.log")).expect("both start");
-        self.running.insert("serve".to_owned(), running);
+        self.lab.start_serve().unwrap();
     }
 
     /// Asks the API as a login; the status and the body.

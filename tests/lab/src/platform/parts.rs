@@ -76,6 +76,27 @@ impl Platform {
         self.run_part("operator", &command, false)
     }
 
+    /// Starts operator and API in one process, instead of the two; each has the kubeconfig of its own, the process has none.
+    pub fn start_serve(&mut self) -> Result<(), Error> {
+        self.stop("operator")?;
+        self.stop(API)?;
+        let mut command = Command::new(self.program());
+        command
+            .args(["--kubeconfig", "none", "serve", "--listen", &self.api, "--ledger"])
+            .arg(self.setup.dir.join("ledger"))
+            .env("DEJIMA_KEYS", self.keys.address())
+            .env("DEJIMA_API", self.api_address())
+            .env("DEJIMA_LOG", "info,dejima=debug")
+            .env_remove("DEJIMA_FAULTS");
+        for (flag, name) in [("--operator-kubeconfig", "operator"), ("--api-kubeconfig", "api")] {
+            let login = format!("system:serviceaccount:dejima-system:{name}");
+            command.arg(flag).arg(self.world.plane().kubeconfig(&login));
+        }
+        command.arg("--keys-token-file").arg(self.setup.dir.join("operator.token"));
+        command.arg("--site").arg(self.setup.dir.join("site.yaml"));
+        self.run_part("serve", &command, false)
+    }
+
     /// Starts the agent of a host: inside it, where it is one that runs machines.
     pub fn start_host(&mut self, host: &str, faults: Option<&Value>) -> Result<(), Error> {
         self.stop(host)?;
