@@ -188,6 +188,14 @@ fn a_deleted_project_leaves_a_receipt_that_anybody_can_check() {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(!holds(&platform, &text, &ours), "with byte {at} changed");
     }
+    // The key does not leave the key server, not even for its root; one that may, does.
+    let export = |key: &str| platform.keys.run(&["read", &format!("transit/export/signing-key/{key}")], None);
+    let made = platform
+        .keys
+        .run(&["write", "transit/keys/may-leave", "type=ed25519", "exportable=true"], None);
+    assert!(made.is_ok() && export("may-leave").is_ok(), "the control");
+    let refused = export("dejima-receipts").unwrap_err().to_string();
+    assert!(refused.contains("not exportable"), "{refused}");
     // Signed with a fresh key, the same words do not hold; under the fresh key they do.
     let bytes = serde_json::to_string(receipt).unwrap();
     let input = format!("input={}", base64(&platform, &bytes));
