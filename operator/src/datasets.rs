@@ -10,7 +10,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 
 use crate::opened::open;
 use crate::pass::{Error, Pass};
-use crate::{Context, apply};
+use crate::{Context, apply, events};
 
 /// The attestations of a namespace.
 pub fn attestations(pass: &Pass<'_>, namespace: Option<&str>) -> Vec<dejima_crds::Attestation> {
@@ -134,5 +134,7 @@ async fn say(
     }
     let api: Api<Dataset> = Api::namespaced(context.client.clone(), &dataset.namespace().unwrap_or_default());
     pass.watched.wrote(&apply::replace_status(context, &api, &wanted).await?);
+    let conditions = |dataset: &Dataset| dataset.status.clone().unwrap_or_default().conditions;
+    events::announce(context, dataset, &conditions(dataset), &conditions(&wanted)).await;
     Ok(())
 }

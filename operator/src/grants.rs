@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::pass::{Error, Pass};
-use crate::{Context, apply, projects};
+use crate::{Context, apply, events, projects};
 
 /// Stamps reviews that were not seen yet; forgets those that were taken back or changed. Whether anything changed.
 fn see_reviews(grant: &AccessGrant, status: &mut AccessGrantStatus, counts: bool, now: Timestamp) {
@@ -170,7 +170,11 @@ pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
         }
         let api: Api<AccessGrant> = Api::namespaced(context.client.clone(), &grant.namespace().unwrap_or_default());
         match apply::replace_status(context, &api, &wanted).await {
-            Ok(written) => pass.watched.wrote(&written),
+            Ok(written) => {
+                pass.watched.wrote(&written);
+                let conditions = |grant: &AccessGrant| grant.status.clone().unwrap_or_default().conditions;
+                events::announce(context, &written, &conditions(&grant), &conditions(&wanted)).await;
+            }
             Err(error) => pass.note(&format!("grant {}", grant.name_any()), error),
         }
     }

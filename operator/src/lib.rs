@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod apply;
 pub mod datasets;
+pub mod events;
 pub mod grants;
 pub mod hosts;
 pub mod keys;

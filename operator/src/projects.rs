@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::opened::open;
 use crate::pass::{Error, Pass};
-use crate::{Context, apply, datasets, grants, hosts, receipts};
+use crate::{Context, apply, datasets, events, grants, hosts, receipts};
 
 /// One pass over all projects.
 pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
@@ -331,12 +331,14 @@ async fn say(
         return Ok(project);
     }
     let api: Api<IsolatedProject> = Api::namespaced(context.client.clone(), &project.namespace().unwrap_or_default());
+    let before = project.status.clone().unwrap_or_default().conditions;
     let wanted = IsolatedProject {
         status: Some(status.clone()),
         ..project
     };
     let written = apply::replace_status(context, &api, &wanted).await?;
     pass.watched.wrote(&written);
+    events::announce(context, &written, &before, &status.conditions).await;
     Ok(written)
 }
 
