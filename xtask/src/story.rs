@@ -3,6 +3,7 @@
 //! Everything goes through kubectl and the binary `dejima`, each person under his own login. What is shown was asked of the platform, and of
 //! the running machine itself; a step whose claim does not hold ends the story with an error.
 
+mod access;
 mod ends;
 mod inside;
 mod project;
@@ -29,11 +30,6 @@ pub(crate) enum Which {
     Short,
 }
 
-/// Whether hosts only remember their machines.
-pub(crate) fn remembers() -> bool {
-    std::env::var_os("DEJIMA_UP_REMEMBERS").is_some()
-}
-
 /// The label of namespaces that the story made: what stands in them is cleaned away.
 const LABEL: &str = "example.org/story=true";
 
@@ -50,6 +46,8 @@ struct Tenant {
     project: &'static str,
     /// What its machine boots.
     image: &'static str,
+    /// The dataset that it asks for.
+    dataset: &'static str,
 }
 
 impl Tenant {
@@ -80,6 +78,7 @@ pub(crate) fn tell(platform: &mut Platform, which: Which) -> Result<()> {
         ror,
         project,
         image,
+        dataset: "ct-mr",
     };
     let mut story = Story {
         osaka: tenant("osaka", LEAD, "035t8zc32", "liver-ct", "probe"),
@@ -94,6 +93,7 @@ pub(crate) fn tell(platform: &mut Platform, which: Which) -> Result<()> {
     if let Err(error) = &told {
         line(&format!("the story broke off: {error:#}"))?;
         line(&story.platform.report())?;
+        story.revive()?;
     }
     clean(story.platform)?;
     told?;
@@ -135,6 +135,22 @@ impl Story<'_> {
             self.in_plain_words()?;
         }
         Ok(())
+    }
+
+    /// Starts again what a step has stopped.
+    fn revive(&mut self) -> Result<()> {
+        if !self.platform.runs("dejima-api") {
+            self.platform.start_api()?;
+        }
+        if !self.platform.runs("operator") {
+            self.platform.start_operator(None)?;
+        }
+        Ok(())
+    }
+
+    /// A look into the machine of the tenant that is followed.
+    fn agent(&self) -> Result<&Agent> {
+        self.agent.as_ref().context("the machine was not looked into yet")
     }
 
     /// Begins a step.

@@ -218,12 +218,7 @@ fn fresh(binaries: &Binaries, setup: &Setup, built: &Path) -> Result<Platform> {
     platform.start_operator(None)?;
     platform.install_probe_image(None, &ToStderr)?;
     for host in MACHINES {
-        if story::remembers() {
-            platform.add_host(host, "{roles: [machines]}")?;
-            platform.start_host(host, None)?;
-        } else {
-            platform.add_machine_host(host, "{roles: [machines]}")?;
-        }
+        platform.add_machine_host(host, "{roles: [machines]}")?;
     }
     platform.add_host(
         INTAKE,

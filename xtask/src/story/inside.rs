@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use dejima_lab::{Agent, Host};
 
 use super::screen::{says, took};
-use super::{Story, remembers, text};
+use super::{Story, text};
 
-/// What is written where only the machine may read it again.
-const CANARY: &str = "canary-of-the-story-7f3a91c2";
+/// What is told to the machine and written in it, where nobody else may read it again.
+pub(super) const CANARY: &str = "canary-of-the-story-7f3a91c2";
 
 /// Path and SHA-256 of every file below a directory, by the program of that name.
 pub(super) fn digests(folder: &Path) -> Result<BTreeMap<String, String>> {
@@ -43,24 +43,30 @@ pub(super) fn domain(host: &Host) -> Result<String> {
 }
 
 impl Story<'_> {
-    /// A look into the only machine of a host; nothing where hosts only remember.
-    pub(super) fn look_into(&self, host: &str) -> Result<Option<Agent>> {
-        if remembers() {
-            return Ok(None);
-        }
+    /// A look into the only machine of a host.
+    pub(super) fn look_into(&self, host: &str) -> Result<Agent> {
         let host = self.platform.host(host)?;
         let agent = Agent::new(&host.uri(), &domain(host)?);
         agent.plug_in()?;
         agent.ready(60)?;
-        Ok(Some(agent))
+        Ok(agent)
+    }
+
+    /// Waits until a machine sees so many files of its dataset.
+    pub(super) fn files_inside(&self, agent: &Agent, count: usize) -> Result<()> {
+        let command = format!("[ $(find /data/ct-mr -type f | wc -l) = {count} ]");
+        self.awaits("the data in the running machine", 60, || {
+            agent.run(&command, 10).is_ok_and(|ran| ran.is_success())
+        })
     }
 
     pub(super) fn inside_the_machine(&mut self) -> Result<()> {
         self.chapter(4, "In the machine, and on the host's disk")?;
-        let Some(agent) = self.agent.clone() else {
-            return says("hosts only remember their machines: there is nothing to look into");
-        };
+        let agent = self.agent()?.clone();
         let begun = Instant::now();
+        agent
+            .succeed(&format!("grep -q {CANARY} /run/told"), 10)
+            .context("the control: user data is obeyed")?;
         agent.succeed(&format!("echo {CANARY} > /scratch/kept && sync"), 10)?;
         let before = agent.succeed("cat /proc/sys/kernel/random/boot_id", 10)?;
         // The agent goes with the machine: what it answers says nothing.
@@ -75,6 +81,7 @@ impl Story<'_> {
         })?;
         self.awaits("the dataset after the reboot", 30, || agent.succeed("ls /data/ct-mr/*", 5).is_ok())?;
         took("after a reboot the volume and the dataset are there again", begun)?;
+        agent.succeed(&format!("echo {CANARY} > /run/in-memory"), 10)?;
         nobody_answers(&agent)?;
         self.nothing_is_readable()
     }
@@ -85,19 +92,11 @@ impl Story<'_> {
         let object = self.object(&self.osaka);
         let (uid, name) = (text(&object, "/metadata/uid"), text(&object, "/status/summary/host"));
         let host = self.platform.host(&name)?;
-        let plan = self
-            .platform
-            .world
-            .get(&format!("dejima-host-{name}"), "hostplan", &format!("project-{uid}"))?;
-        let volume = super::items(&plan, "/status/items")
-            .into_iter()
-            .find(|item| text(item, "/item") == "volume/work")
-            .context("the host says how the volume stands")?;
-        let wrapped = format!("ciphertext={}", text(&volume, "/wrappedKey"));
-        let path = format!("transit/decrypt/project-{uid}");
-        let key = self.platform.keys.run(&["write", "-field=plaintext", &path, &wrapped], None)?;
+        let wrapped = self.platform.volumes(&name).join(&uid).join("work.key");
+        let wrapped = std::fs::read_to_string(&wrapped).with_context(|| format!("cannot read `{}`", wrapped.display()))?;
+        let key = self.volume_key(&uid, &wrapped)?;
         let control = host.dir().join("control");
-        std::fs::write(&control, format!("{CANARY} {}", key.trim())).context("cannot write the control")?;
+        std::fs::write(&control, format!("{CANARY} {key}")).context("cannot write the control")?;
         let found = |word: &str| -> Result<Vec<String>> {
             let mut grep = Command::new("grep");
             grep.args(["-rlaF", "--", word]).arg(host.dir());
@@ -105,7 +104,7 @@ impl Story<'_> {
             let output = dejima_lab::run::finish(&mut grep, None)?;
             Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
         };
-        for (what, word) in [("what the machine wrote", CANARY), ("the volume's key", key.trim())] {
+        for (what, word) in [("what the machine was told and wrote", CANARY), ("the volume's key", key.as_str())] {
             let places = found(word)?;
             if places != [control.display().to_string()] {
                 bail!("{what} is found on the host's disk, or the control is not: {places:?}");
@@ -113,7 +112,7 @@ impl Story<'_> {
         }
         std::fs::remove_file(&control).context("cannot remove the control")?;
         took(
-            "what it wrote, and its key, are nowhere on the host's disk; in a control file both are found",
+            "what it was told and wrote, and its key, are nowhere on the host's disk; in a control file they are found",
             begun,
         )
     }

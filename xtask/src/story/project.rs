@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use dejima_lab::people::{ADMIN, BOARD_JICHI, BOARD_PLATFORM, OFFICE, PROVIDER};
 use serde_json::{Value, json};
 
-use super::inside::{digests, writing_fails};
+use super::inside::{CANARY, digests, digests_inside, writing_fails};
 use super::screen::{refused, says, took};
 use super::{Story, Tenant, example, items, text};
 use crate::up::{INTAKE, PROVIDER_SPACE};
@@ -42,11 +42,8 @@ impl Story<'_> {
         self.dejima_shows(osaka.lead, &["explain", "project", &osaka.reference(), "--lang", "en"])?;
         let grant = self.grant(&osaka)?;
         says(&format!("a request stands in the provider's namespace: {grant}"))?;
-        self.agent = self.look_into(&host)?;
-        match &self.agent {
-            Some(_) => took("its machine runs and answers", begun),
-            None => says("hosts only remember their machines: there is nothing to look into"),
-        }
+        self.agent = Some(self.look_into(&host)?);
+        took("its machine runs and answers", begun)
     }
 
     /// A tenant's lead creates the story's project, up to its own end where one is given.
@@ -56,7 +53,11 @@ impl Story<'_> {
             ("name: liver-ct", format!("name: {}", tenant.project)),
             ("ror.org/035t8zc32", format!("ror.org/{}", tenant.ror)),
             ("lead@osaka.example", tenant.lead.to_owned()),
-            ("image: probe", format!("image: {}", tenant.image)),
+            ("name: ct-mr,", format!("name: {},", tenant.dataset)),
+            (
+                "image: probe",
+                format!("image: {}, userData: \"#!/bin/sh\\necho {CANARY} > /run/told\\n\"", tenant.image),
+            ),
         ];
         if let Some(until) = until {
             replace.push(("until: \"2027-03-31\"", format!("until: \"{until}\"")));
@@ -123,33 +124,28 @@ impl Story<'_> {
         says("the office vouches, two reviewers approve, the lead accepts the terms: nobody else was asked")?;
         self.mounted(&osaka)?;
         let source = digests(&self.platform.sources(INTAKE)?.join(PROVIDER_SPACE).join("ct-mr"))?;
-        if let Some(agent) = &self.agent {
-            let count = format!("[ $(find /data/ct-mr -type f | wc -l) = {} ]", source.len());
-            self.awaits("the data in the running machine", 60, || agent.succeed(&count, 10).is_ok())?;
-        }
+        let agent = self.agent()?;
+        self.files_inside(agent, source.len())?;
         took("from the first word to the data in the running machine", begun)?;
         self.shows(osaka.lead, &["get", "isolatedprojects", "-n", &osaka.space])?;
         self.shows(PROVIDER, &["get", "accessgrant", &name, "-n", PROVIDER_SPACE])?;
-        if let Some(agent) = &self.agent {
-            let begun = Instant::now();
-            let seen = super::inside::digests_inside(agent, "/data/ct-mr")?;
-            if seen != source {
-                bail!(
-                    "the machine sees {} files, and not those of the source ({})",
-                    seen.len(),
-                    source.len()
-                );
-            }
-            took(
-                &format!(
-                    "in the machine: {} files at /data/ct-mr, each with the digest of its source",
-                    seen.len()
-                ),
-                begun,
-            )?;
-            writing_fails(agent)?;
+        let begun = Instant::now();
+        let seen = digests_inside(agent, "/data/ct-mr")?;
+        if seen != source {
+            bail!(
+                "the machine sees {} files, and not those of the source ({})",
+                seen.len(),
+                source.len()
+            );
         }
-        Ok(())
+        took(
+            &format!(
+                "in the machine: {} files at /data/ct-mr, each with the digest of its source",
+                seen.len()
+            ),
+            begun,
+        )?;
+        writing_fails(agent)
     }
 
     /// Everybody says yes to a project's request.

@@ -16,7 +16,7 @@ use crate::step::shown;
 use crate::up::{INTAKE, PROVIDER_SPACE};
 
 /// The dataset that lies in several shards, and the size that makes it so.
-const SMALL: &str = "ct-mr-small";
+pub(super) const SMALL: &str = "ct-mr-small";
 const SHARD: &str = "400000";
 
 impl Story<'_> {

@@ -82,9 +82,8 @@ pub fn end(setup: &Setup, names: Names<'_>) -> Result<(), Error> {
             file("remove", &gone, std::fs::remove_dir_all(&gone))?;
         }
     }
-    // Directories that hosts made on the machine as places for their own mounts; another platform may still use them.
-    for place in [STATE, "/run/dejima"] {
-        let _ = std::fs::remove_dir(place);
-    }
+    // Another platform may still use it. What hosts made as places for their mounts (`/run/dejima`) stays: removing such a
+    // directory takes the mounts of every other host on this machine away with it.
+    let _ = std::fs::remove_dir(STATE);
     Ok(())
 }
