@@ -5,12 +5,12 @@ use std::process::Command;
 
 use dejima_lab::{Binaries, Guest, ToStderr, dicom};
 use dejima_tests::parts::{built, program};
-use dejima_tests::place;
+use dejima_tests::{place, root};
 
 /// Run in namespaces of its own, so that nothing else on the machine comes or goes in the listings.
 const SCRIPT: &str = r#"
 set -eu
-xtask=$1 program=$2 dir=$3 out=$4
+xtask=$1 program=$2 dir=$3 out=$4 examples=$5
 ip link set lo up
 listing() {
 	ps -eo stat=,args= >"$out/all"
@@ -24,11 +24,17 @@ listing() {
 up() { "$xtask" up --yes --without-story --program "$program" --dir "$dir"; }
 listing before
 up >"$out/up" 2>&1
-listing while
 first=$(cat "$dir/etcd.pid")
 up >"$out/again" 2>&1
-[ "$first" = "$(cat "$dir/etcd.pid")" ] || { echo "the second up did not find the first"; exit 1; }
-KUBECONFIG=$(sed -n 's/.*export KUBECONFIG=//p' "$out/up") "$dir/bin/kubectl" get hosts >"$out/hosts"
+[ "$first" = "$(cat "$dir/etcd.pid")" ] || { echo "the second up did not find the first" >&2; exit 1; }
+# What it says that can be tried next, with a machine that runs when everything ends.
+export KUBECONFIG=$(sed -n 's/.*export KUBECONFIG=//p' "$out/up") PATH=$dir/bin:$PATH
+kubectl get hosts >"$out/hosts"
+kubectl create namespace osaka-radiology
+kubectl apply -f "$examples/isolatedproject-story.yaml"
+kubectl wait --for=condition=Ready isolatedproject/liver-ct -n osaka-radiology --timeout=120s
+kubectl dejima explain project osaka-radiology/liver-ct --lang en >"$out/explained"
+listing while
 "$xtask" down --dir "$dir" >"$out/down" 2>&1
 listing after
 "#;
@@ -60,7 +66,7 @@ fn what_up_makes_stays_is_found_again_and_is_gone_after_down() {
             "--",
         ])
         .args(["bash", "-c", SCRIPT, "up-down"])
-        .args([&xtask, &program(), &dir, &out])
+        .args([&xtask, &program(), &dir, &out, &root().join("examples")])
         .output()
         .unwrap();
     let said = || {
@@ -69,7 +75,7 @@ fn what_up_makes_stays_is_found_again_and_is_gone_after_down() {
     };
     assert!(ran.status.success(), "{}", said());
     let (before, meanwhile, after) = (read(&out.join("before")), read(&out.join("while")), read(&out.join("after")));
-    for part in ["etcd", "kube-apiserver", "bao", "operator", "libvirtd", "mnt"] {
+    for part in ["etcd", "kube-apiserver", "bao", "operator", "libvirtd", "qemu-system", "mnt"] {
         assert!(meanwhile.contains(part), "the control: {part} runs while it is up\n{meanwhile}");
     }
     let count = |text: &str| text.lines().filter(|line| line.ends_with(" net")).count();

@@ -239,21 +239,20 @@ fn certificates(dir: &Path) -> Result<(), Error> {
         command.current_dir(dir).args(arguments.split_whitespace());
         succeed(&mut command, None).map(drop)
     };
-    file(
-        "write",
-        dir,
-        std::fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n"),
-    )?;
-    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout ca.key -out ca.crt -subj /CN=lab-ca")?;
-    for (name, subject, extra) in [
-        ("server", "/CN=kube-apiserver", "-extfile server.ext"),
-        ("admin", "/O=system:masters/CN=admin", ""),
+    // A certificate without extensions is one of version 1, which rustls refuses.
+    for (name, text) in [
+        ("server.ext", "subjectAltName=IP:127.0.0.1,DNS:localhost\n"),
+        ("admin.ext", "extendedKeyUsage=clientAuth\n"),
     ] {
+        file("write", dir, std::fs::write(dir.join(name), text))?;
+    }
+    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout ca.key -out ca.crt -subj /CN=lab-ca")?;
+    for (name, subject) in [("server", "/CN=kube-apiserver"), ("admin", "/O=system:masters/CN=admin")] {
         openssl(&format!(
             "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj {subject}"
         ))?;
         openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -out {name}.crt {extra}"
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -out {name}.crt -extfile {name}.ext"
         ))?;
     }
     openssl("genrsa -out sa.key 2048")?;
