@@ -98,6 +98,16 @@ fn explain(project: &IsolatedProject, lang: Language) -> Vec<String> {
             lines.push(format!("  {:?}: {} — {}", condition.kind, condition.reason, condition.message));
         }
     }
+    // What is listed and closed says why, although the network is as it must be.
+    if !project.spec.network.egress.is_empty()
+        && let Some(network) = get(&status.conditions, ConditionKind::NetworkSealed).filter(|network| network.status == Truth::True)
+    {
+        let what = match lang {
+            Language::En => "network",
+            Language::Ja => "ネットワーク",
+        };
+        lines.push(format!("  {what}: {}", network.message));
+    }
     for dataset in &status.datasets {
         let (what, version) = (
             format!("{}/{}", dataset.namespace, dataset.name),

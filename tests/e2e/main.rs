@@ -9,6 +9,8 @@ mod admit_examples;
 mod admit_lines;
 mod admit_platform;
 mod api_window;
+mod reconcile_egress;
+mod reconcile_ends;
 mod reconcile_machine;
 mod reconcile_mount;
 mod reconcile_network;

@@ -32,6 +32,16 @@ fn data_appears_in_the_running_machine_and_is_gone_with_the_grant() {
         "{engine}"
     );
 
+    // Each step is told, as condition and event.
+    let described = ["describe", "isolatedproject", PROJECT, "-n", &running.tenant];
+    platform.eventually("the events of each step", || {
+        let text = platform.world.run(LEAD, &described).text;
+        let events = text.rsplit_once("Events:").map(|(_, events)| events.to_owned()).unwrap_or_default();
+        ["Placed", "KeysReady", "NetworkSealed", "VolumesReady", "MachinesRunning", "Ready"]
+            .iter()
+            .all(|step| events.contains(&format!("{step} is True")))
+    });
+
     // It waits for its data; everything else is there. What nobody agreed to is not in the machine.
     let guest = running.guest(HOST, "train");
     let said = |command: &str| guest.succeed(command, 60).unwrap();

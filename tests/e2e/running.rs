@@ -19,6 +19,15 @@ pub(crate) struct Running {
     pub(crate) platform: Platform,
     pub(crate) provider: String,
     pub(crate) tenant: String,
+    // It goes last: the next test begins when nothing of this one runs any more.
+    _alone: std::sync::MutexGuard<'static, ()>,
+}
+
+/// One platform with emulated machines at a time: two of them on two processors would measure each other.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    // A test that failed has left nothing that the next one needs.
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Text that is replaced in an example.
@@ -27,6 +36,7 @@ pub(crate) type Change<'a> = (&'a str, &'a str);
 impl Running {
     /// Everything up to a dataset that is Mountable, in three shards or more; under the policy of this text.
     pub(crate) fn new(name: &str, hosts: &[&str], policy: &str, shard_bytes: u64) -> Self {
+        let alone = alone();
         let mut platform = Platform::new(name, &[]);
         platform.install_probe_image(None);
         let seen = [
@@ -53,6 +63,7 @@ impl Running {
             platform,
             provider,
             tenant,
+            _alone: alone,
         };
         let world = &running.platform.world;
         world.create(PROVIDER, &running.example(policy, &[])).accepted();
@@ -144,17 +155,67 @@ impl Running {
 
     /// The name of the domain of a machine.
     pub(crate) fn domain(&self, machine: &str) -> String {
-        let uid = self.project()["metadata"]["uid"].as_str().unwrap().to_owned();
-        let id = names::id(&uid.as_str().into(), &format!("domain/{machine}")).to_string();
-        format!("dejima-{}-{machine}", &id[..8])
+        domain_of(&self.project(), machine)
     }
 
     /// A look into a machine.
     pub(crate) fn guest(&self, host: &str, machine: &str) -> Agent {
-        let agent = Agent::new(&self.platform.host(host).uri(), &self.domain(machine));
+        self.look_into(host, &self.domain(machine))
+    }
+
+    pub(crate) fn look_into(&self, host: &str, domain: &str) -> Agent {
+        let agent = Agent::new(&self.platform.host(host).uri(), domain);
         agent.plug_in().unwrap();
         agent.ready(60).unwrap();
         agent
+    }
+}
+
+/// The name of the domain of a project's machine.
+pub(crate) fn domain_of(project: &Value, machine: &str) -> String {
+    let uid = project["metadata"]["uid"].as_str().unwrap().to_owned();
+    let id = names::id(&uid.as_str().into(), &format!("domain/{machine}")).to_string();
+    format!("dejima-{}-{machine}", &id[..8])
+}
+
+/// The serial console of a machine: where a guest does no hot-plug, no agent's port can be plugged in.
+pub(crate) struct Console(std::fs::File);
+
+impl Console {
+    pub(crate) fn open(running: &Running, host: &str, machine: &str) -> Self {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let host = running.platform.host(host);
+        let terminal = host.ask(&["ttyconsole", &running.domain(machine)], None).unwrap();
+        let mut options = std::fs::File::options();
+        // O_NONBLOCK and O_NOCTTY (open(2)): a terminal that says nothing is asked again.
+        options.read(true).write(true).custom_flags(0o4000 | 0o400);
+        Self(options.open(host.seen_at(terminal.trim())).unwrap())
+    }
+
+    /// Runs a line of shell in the guest; its status and what it said.
+    pub(crate) fn run(&mut self, line: &str, seconds: u64) -> Option<(i32, String)> {
+        use std::io::{Read as _, Write as _};
+        // The mark is not in the line itself, which the terminal echoes.
+        self.0.write_all(format!("\n{line}; echo over\"\"-$?-\n").as_bytes()).unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        let mut said = Vec::new();
+        while std::time::Instant::now() < end {
+            let mut piece = [0; 4096];
+            match self.0.read(&mut piece) {
+                Ok(count) => said.extend_from_slice(&piece[..count]),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "the console is gone");
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            }
+            let text = String::from_utf8_lossy(&said).into_owned();
+            if let Some((before, after)) = text.split_once("over-")
+                && let Some((status, _)) = after.split_once('-')
+            {
+                return Some((status.parse().unwrap(), before.to_owned()));
+            }
+        }
+        None
     }
 }
 

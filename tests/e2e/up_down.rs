@@ -45,6 +45,7 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn what_up_makes_stays_is_found_again_and_is_gone_after_down() {
+    let _alone = crate::running::alone();
     let xtask = built("xtask", "cargo build -p xtask");
     // There is no way to the outside in there: what is fetched once is fetched before.
     Binaries::get(&ToStderr).unwrap();
