@@ -6,6 +6,7 @@
 mod access;
 mod ends;
 mod inside;
+mod outside;
 mod project;
 mod screen;
 mod seal;
@@ -127,6 +128,7 @@ impl Story<'_> {
         self.everybody_agrees()?;
         if whole {
             self.inside_the_machine()?;
+            self.an_address_answers()?;
         }
         self.beside_each_other(whole)?;
         self.access_ends(whole)?;
@@ -196,6 +198,9 @@ impl Story<'_> {
     /// A tenant's namespace: its group may work there, and the office says who the tenant is.
     fn tenant_space(&self, tenant: &Tenant) -> Result<()> {
         let world = &self.platform.world;
+        if world.run(ADMIN, &["get", "namespace", &tenant.space]).accepted {
+            return Ok(());
+        }
         let group = format!("dejima.dev/tenant-{}", tenant.space.split('-').next().unwrap_or_default());
         world.namespace(&tenant.space, &[("dejima-tenant", &group)])?;
         world.run(ADMIN, &["label", "namespace", &tenant.space, LABEL]).ok()?;

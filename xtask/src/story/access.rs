@@ -145,7 +145,8 @@ impl Story<'_> {
         let end = Instant::now() + Duration::from_secs(seconds).saturating_sub(now);
         let words = ["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"];
         let until = succeed(Command::new("date").args(words), None)?;
-        self.create(&brief, Some(until.trim()))?;
+        let until = until.trim();
+        self.create(&brief, &[("until: \"2027-03-31\"", &format!("until: \"{until}\""))])?;
         let name = self.platform.ready(&brief.space, brief.project, 45)?;
         self.mounted(&brief)?;
         if silent == Silent::ControlPlane {
@@ -163,7 +164,6 @@ impl Story<'_> {
         }
         std::thread::sleep(end.saturating_duration_since(Instant::now() + Duration::from_secs(1)));
         let late = || Instant::now().saturating_duration_since(end).as_millis();
-        let until = until.trim();
         if silent == Silent::LibvirtToo {
             if host.domain_pid(&machine).is_none() {
                 bail!("the control: the machine does not run before the end");

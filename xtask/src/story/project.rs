@@ -17,12 +17,12 @@ impl Story<'_> {
         let osaka = self.osaka.clone();
         self.tenant_space(&osaka)?;
         let begun = Instant::now();
-        self.create(&osaka, None)?;
+        self.create(&osaka, &[])?;
         if !whole {
             // Its machine boots while the first is looked at.
             let kyoto = self.kyoto.clone();
             self.tenant_space(&kyoto)?;
-            self.create(&kyoto, None)?;
+            self.create(&kyoto, &[])?;
         }
         let host = self.platform.ready(&osaka.space, osaka.project, 120)?;
         took(
@@ -46,9 +46,9 @@ impl Story<'_> {
         took("its machine runs and answers", begun)
     }
 
-    /// A tenant's lead creates the story's project, up to its own end where one is given.
-    pub(super) fn create(&self, tenant: &Tenant, until: Option<&str>) -> Result<()> {
-        let mut replace = vec![
+    /// A tenant's lead creates the story's project, with more of its text replaced.
+    pub(super) fn create(&self, tenant: &Tenant, more: &[(&str, &str)]) -> Result<()> {
+        let replace = [
             ("namespace: osaka-radiology", format!("namespace: {}", tenant.space)),
             ("name: liver-ct", format!("name: {}", tenant.project)),
             ("ror.org/035t8zc32", format!("ror.org/{}", tenant.ror)),
@@ -59,10 +59,8 @@ impl Story<'_> {
                 format!("image: {}, userData: \"#!/bin/sh\\necho {CANARY} > /run/told\\n\"", tenant.image),
             ),
         ];
-        if let Some(until) = until {
-            replace.push(("until: \"2027-03-31\"", format!("until: \"{until}\"")));
-        }
-        let replace: Vec<(&str, &str)> = replace.iter().map(|(from, to)| (*from, to.as_str())).collect();
+        let replace = replace.iter().map(|(from, to)| (*from, to.as_str()));
+        let replace: Vec<(&str, &str)> = replace.chain(more.iter().copied()).collect();
         let manifest = example("isolatedproject-story.yaml", &replace)?;
         self.platform.world.create(tenant.lead, &manifest).ok()?;
         Ok(())
@@ -176,14 +174,14 @@ impl Story<'_> {
         self.chapter(5, "A second tenant beside it; a third waits, and is told for what")?;
         let begun = Instant::now();
         self.tenant_space(&kyoto)?;
-        self.create(&kyoto, None)?;
+        self.create(&kyoto, &[])?;
         let host = self.platform.ready(&kyoto.space, kyoto.project, 120)?;
         took(&format!("{} is ready on {host}", kyoto.reference()), begun)?;
         let third = Tenant {
             project: "third",
             ..kyoto.clone()
         };
-        self.create(&third, None)?;
+        self.create(&third, &[])?;
         let placed = || {
             self.platform
                 .world

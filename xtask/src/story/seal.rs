@@ -93,7 +93,7 @@ impl Story<'_> {
         Ok(world.namespace(PROVIDER_SPACE, &bindings)?)
     }
 
-    fn apply(&self, manifest: &str) -> Result<()> {
+    pub(super) fn apply(&self, manifest: &str) -> Result<()> {
         // Where it is there already, this changes nothing: what people write is kept.
         self.platform.world.apply(PROVIDER, manifest).ok().map(drop).map_err(Into::into)
     }
@@ -103,7 +103,7 @@ impl Story<'_> {
         items(&dataset, "/status/versions")
     }
 
-    fn sealed(&self, name: &str, version: u64) -> Result<Value> {
+    pub(super) fn sealed(&self, name: &str, version: u64) -> Result<Value> {
         let find = || {
             let number = |found: &Value| found.get("version").and_then(Value::as_u64);
             self.versions(name).into_iter().find(|found| number(found) == Some(version))
@@ -133,7 +133,7 @@ impl Story<'_> {
         Ok(self.platform.keys.run(&["list", "transit/keys"], None)?.matches("shard-").count())
     }
 
-    fn vouch(&self, name: &str) -> Result<()> {
+    pub(super) fn vouch(&self, name: &str) -> Result<()> {
         let mountable = || self.platform.world.condition(PROVIDER_SPACE, "dataset", name, "Mountable").0 == "True";
         if mountable() {
             return Ok(());
