@@ -122,6 +122,9 @@ pub(crate) struct HostdArguments {
     /// After a failure, try again after so many milliseconds at first
     #[arg(long, default_value_t = 500)]
     retry_ms: u64,
+    /// Look at everything after so many seconds even if nothing happened
+    #[arg(long, default_value_t = 30)]
+    resync_seconds: u64,
 }
 
 /// What a host does its work with.
@@ -373,7 +376,7 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         kept: Arc::new(Kept::open(&arguments.state)?),
         intake,
         retry_ms: arguments.retry_ms,
-        resync_seconds: 30,
+        resync_seconds: arguments.resync_seconds,
     };
     dejima_hostd::run(agent, stop()?).await.context("hostd ended")
 }

@@ -10,7 +10,7 @@ use dejima_crds::host_plan::{HostPlanStatus, IsolationProof};
 use dejima_crds::{Host, HostPlan, names};
 use dejima_plan::Seen;
 use dejima_plan::effect::{Effect, through};
-use dejima_plan::host::{Action, Observed, items, next, segment_digest};
+use dejima_plan::host::{Action, Observed, drift, items, next, segment_digest};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -193,7 +193,31 @@ async fn look(agent: &Agent, store: &Store<HostPlan>, written: &mut BTreeMap<Str
             }
         }
     }
+    failed |= !without_plan(agent, store, &owned).await;
     (failed, again)
+}
+
+/// Ends the mounts of projects that have no plan here any more, and nothing else: a plan that is absent destroys nothing.
+async fn without_plan(agent: &Agent, store: &Store<HostPlan>, owned: &Seen<BTreeSet<Uid>>) -> bool {
+    let plans = store.state();
+    let planned = |uid: &&Uid| {
+        plans
+            .iter()
+            .any(|plan| plan.spec.project.as_ref().is_some_and(|plan| plan.of.uid == **uid))
+    };
+    let mut done = true;
+    for uid in owned.present().into_iter().flatten().filter(|uid| !planned(uid)) {
+        let machines = &agent.drivers.machines;
+        for domain in machines.observe(uid).await.present().into_iter().flatten() {
+            for serial in &domain.shards {
+                tracing::warn!(project = %uid, machine = %domain.machine, "there is no plan for this project any more: its mounts end");
+                let name = Effect::new(format!("domain/{}", domain.machine), "detach-unplanned");
+                let ended = through(agent.drivers.gate.as_ref(), name, machines.detach(uid, &domain.machine, serial)).await;
+                done &= ended.is_ok();
+            }
+        }
+    }
+    done
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -291,6 +315,7 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     let mut status = HostPlanStatus {
         plan_generation: plan.spec.plan_generation,
         items: items(&left, &before.items, now),
+        drift: if plan.spec.ends { Vec::new() } else { drift(project, &seen) },
         ..before.clone()
     };
     status.problem = failure.as_ref().map(|(error, _)| error.reason()).or(left.problem).map(Into::into);

@@ -73,6 +73,8 @@ struct Started {
     machine: Label,
     definition: Digest,
     process: Process,
+    // Of the definition as libvirt has it for the next start: who changes it is found out.
+    xml: Digest,
 }
 
 /// Whether a machine runs with the processor's help: a small one is tried. A `/dev/kvm` that is there may still be of no use.
@@ -159,6 +161,13 @@ fn state(domain: &Domain) -> Result<DomainState, Error> {
         Some(Said::Paused) => DomainState::Paused,
         Some(Said::Running | Said::Blocked | Said::Shutdown | Said::PMSuspended | Said::NoState) | None => DomainState::Running,
     })
+}
+
+/// The digest of a definition as the next start takes it: what is plugged into a running machine does not count.
+fn next_definition(domain: &Domain) -> Result<Digest, Error> {
+    let text = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE);
+    let text = text.map_err(libvirt("describe", "a domain"))?;
+    Ok(dejima_crds::digest::of_bytes(text.as_bytes()))
 }
 
 fn forget_secret(connection: &Connect, uuid: &str) -> Result<(), Error> {
@@ -258,7 +267,9 @@ impl Libvirt {
         if gone { Ok(()) } else { Err(error) }
     }
 
-    fn seen(&self, found: Found, state: DomainState) -> DomainSeen {
+    fn seen(&self, found: Found, state: DomainState, xml: &Digest) -> DomainSeen {
+        let started = self.started(&found.project);
+        let kept = started.iter().find(|started| started.machine == found.machine);
         let shards = self.cache.shards();
         let serial = |disk: &Disk| disk.file.starts_with(&shards).then(|| disk.serial.as_str().into());
         // The newest of two, while one replaces the other.
@@ -269,6 +280,7 @@ impl Libvirt {
         DomainSeen {
             shards: found.disks.iter().filter_map(serial).collect(),
             map: map.filter(|_| state != DomainState::Shutoff),
+            changed: kept.is_some_and(|started| started.xml != *xml),
             machine: found.machine,
             definition: found.definition,
             state,
@@ -276,13 +288,14 @@ impl Libvirt {
     }
 
     /// All domains of ours.
-    async fn all(&self) -> Result<Vec<(Found, DomainState)>, Error> {
+    async fn all(&self) -> Result<Vec<(Found, DomainState, Digest)>, Error> {
         let look = |connection: &Connect| {
             let domains = connection.list_all_domains(0).map_err(libvirt("list", "domains"))?;
             let mut all = Vec::new();
             for domain in domains {
                 if let Some((domain, found)) = describe(domain)? {
-                    all.push((found, state(&domain)?));
+                    let state = state(&domain)?;
+                    all.push((found, state, next_definition(&domain)?));
                 }
             }
             Ok(all)
@@ -373,11 +386,12 @@ impl Machines for Libvirt {
                 definition: started.definition,
                 shards: BTreeSet::new(),
                 map: None,
+                changed: false,
             };
             return Seen::Present(started.into_iter().map(off).collect());
         };
-        let own = all.into_iter().filter(|(found, _)| found.project == *project);
-        let seen: Vec<DomainSeen> = own.map(|(found, state)| self.seen(found, state)).collect();
+        let own = all.into_iter().filter(|(found, ..)| found.project == *project);
+        let seen: Vec<DomainSeen> = own.map(|(found, state, xml)| self.seen(found, state, &xml)).collect();
         if seen.is_empty() { Seen::Absent } else { Seen::Present(seen) }
     }
 
@@ -447,9 +461,9 @@ impl Machines for Libvirt {
             }
             // QEMU has them now: who asks libvirt later finds nothing.
             secrets.iter().try_for_each(|secret| forget_secret(connection, secret))?;
-            Ok(found.definition)
+            Ok((found.definition, next_definition(&domain)?))
         };
-        let definition = self.calls.call("start a machine", CHANGE, start).await?;
+        let (definition, xml) = self.calls.call("start a machine", CHANGE, start).await?;
         let pid_file = self
             .settings
             .pids
@@ -460,6 +474,7 @@ impl Machines for Libvirt {
             machine: domain.machine.clone(),
             definition,
             process,
+            xml,
         };
         let bytes = serde_json::to_vec(&started).map_err(|cause| Error::driver("keep", domain.machine.to_string(), cause))?;
         crate::kept::write_whole(&place.join("started.json"), &bytes)
@@ -568,7 +583,7 @@ impl Machines for Libvirt {
 
     async fn list_owned(&self) -> Seen<BTreeSet<Uid>> {
         match self.all().await {
-            Ok(all) => Seen::Present(all.into_iter().map(|(found, _)| found.project).collect()),
+            Ok(all) => Seen::Present(all.into_iter().map(|(found, ..)| found.project).collect()),
             Err(_) => Seen::Unknown,
         }
     }

@@ -230,6 +230,7 @@ impl Machines for Memory {
                 definition: definition(plan, wanted),
                 shards: BTreeSet::new(),
                 map: None,
+                changed: false,
             };
             things.domains.entry(wanted.machine.to_string()).or_insert(fresh);
             Ok(())

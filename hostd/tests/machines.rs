@@ -190,6 +190,16 @@ async fn inside() {
         machines.resume(uid, machine).await.unwrap();
         machines.give_key(uid, &shard.serial, &key()).await.unwrap();
         machines.attach(uid, machine, shard).await.unwrap();
+        // Somebody edits the definition by hand: it is seen, and what runs goes on.
+        assert!(!one(&machines, uid).await.changed, "the control: nobody changed anything");
+        let name = run::succeed(Command::new("virsh").args(["-q", "list", "--name"]), None).unwrap();
+        let dump = ["-q", "dumpxml", "--inactive", name.trim()];
+        let text = run::succeed(Command::new("virsh").args(dump), None).unwrap();
+        let edited = text.replace(">196608</", ">262144</");
+        assert_ne!(edited, text);
+        run::succeed(Command::new("virsh").args(["-q", "define", "/dev/stdin"]), Some(edited.as_bytes())).unwrap();
+        let seen = one(&machines, uid).await;
+        assert!(seen.changed && seen.state == DomainState::Running);
         let pid = std::fs::read_to_string("/run/libvirt/libvirtd.pid").unwrap();
         let signal = if freeze { "STOP" } else { "KILL" };
         run::succeed(Command::new("kill").args(["-s", signal, pid.trim()]), None).unwrap();

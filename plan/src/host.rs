@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dejima_crds::bounded::{Digest, Label, Uid, WrappedKey};
 use dejima_crds::digest;
 use dejima_crds::host_plan::{
-    DomainPlan, HostPlanSpec, Item, ItemState, MountPlan, Power, ProjectPlan, Segment, ShardPlan, VolumePlan, mount_item,
+    DomainPlan, Drift, HostPlanSpec, Item, ItemState, MountPlan, Power, ProjectPlan, Segment, ShardPlan, VolumePlan, mount_item,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,9 @@ pub struct DomainSeen {
     pub shards: BTreeSet<Label>,
     /// The digest of the map of mounts that it was last told.
     pub map: Option<Digest>,
+    /// Whether somebody else changed its definition since it was started.
+    #[serde(default)]
+    pub changed: bool,
 }
 
 /// The state of a machine, libvirt's words.
@@ -532,6 +535,31 @@ fn end(plan: &ProjectPlan, seen: &Observed) -> Next {
         closed,
         swept,
     }
+}
+
+/// What is not as it was made and is left as it is: nothing that runs is harmed by saying so.
+pub fn drift(plan: &ProjectPlan, seen: &Observed) -> Vec<Drift> {
+    let mut all = Vec::new();
+    for found in seen.domains.present().into_iter().flatten() {
+        let Some(wanted) = plan.domains.iter().find(|wanted| wanted.machine == found.machine) else {
+            continue;
+        };
+        let mut say = |message: &str| {
+            all.push(Drift {
+                item: format!("domain/{}", found.machine).into(),
+                message: message.into(),
+                repaired: false,
+            });
+        };
+        let runs = found.state != DomainState::Shutoff;
+        if runs && found.changed {
+            say("its definition was changed by somebody else: stop it and it is made anew");
+        }
+        if runs && found.definition != definition(plan, wanted) {
+            say("the project asks for another machine than the one that runs: it is made at the next start");
+        }
+    }
+    all
 }
 
 /// The items as status has them: one whose state did not change keeps its time.

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::host_plan::{HostPlanSpec, ItemState, MountPlan, Power, ProjectPlan};
 use dejima_plan::Seen;
-use dejima_plan::host::{Action, DomainSeen, DomainState, NetworkSeen, Observed, VolumeSeen, definition, map_digest, next, segment_digest};
+use dejima_plan::host::{
+    Action, DomainSeen, DomainState, NetworkSeen, Observed, VolumeSeen, definition, drift, map_digest, next, segment_digest,
+};
 use dejima_plan::segment::segment;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -109,6 +111,7 @@ fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
                 definition: definition(plan, domain),
                 shards: BTreeSet::new(),
                 map: None,
+                changed: false,
             });
         }
         Action::Start(domain) => {
@@ -217,6 +220,26 @@ fn what_nobody_can_tell_about_is_neither_made_nor_taken_away() {
     // An order to end waits for nobody, but what nobody saw is not said to be over.
     assert_eq!(todo.actions, [Action::Destroy("m0".into())]);
     assert!(!todo.closed && !todo.swept);
+}
+
+#[test]
+fn what_somebody_changed_is_said_and_what_runs_is_left_alone() {
+    let mut spec = plan(1, 0, 0, Power::Running);
+    let mut host = empty();
+    carry_out(&spec, &mut host, usize::MAX);
+    let said = |spec: &HostPlanSpec, host: &Observed| {
+        let plan = spec.project.as_ref().unwrap();
+        assert_eq!(next(spec, plan, host, now()).actions, [], "nothing that runs is harmed");
+        drift(plan, host).len()
+    };
+    assert_eq!(said(&spec, &host), 0, "the control");
+    let Seen::Present(domains) = &mut host.domains else {
+        unreachable!()
+    };
+    domains[0].changed = true;
+    assert_eq!(said(&spec, &host), 1);
+    spec.project.as_mut().unwrap().domains[0].memory_mib = 512;
+    assert_eq!(said(&spec, &host), 2, "the project asks for another machine");
 }
 
 #[test]

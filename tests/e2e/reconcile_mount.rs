@@ -154,7 +154,7 @@ impl Story {
 
 #[test]
 fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() {
-    let story = story();
+    let mut story = story();
     let platform = &story.platform;
     // It waits for the reviewers alone; nothing is exposed, nothing recorded, nothing attached.
     platform.eventually("only the review is missing", || {
@@ -200,6 +200,23 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
         .run(&["policy", "read", &format!("dejima-host-{HOST}")], None)
         .unwrap();
     assert!(policy.contains("decrypt/shard-"), "the host may open the shard: {policy}");
+
+    // A plan that somebody deletes by hand ends its mounts and destroys nothing; the operator writes it again.
+    story.platform.stop("operator");
+    let space = format!("dejima-host-{HOST}");
+    story
+        .platform
+        .world
+        .run(ADMIN, &["delete", "hostplans", "--all", "-n", &space])
+        .accepted();
+    story.platform.eventually("the mounts end", || story.attached() == 0);
+    assert!(
+        story.platform.remembered(HOST).to_string().contains("\"running\""),
+        "the machine goes on"
+    );
+    story.platform.start_operator(None);
+    story.platform.eventually("the plan is back", || story.attached() == 1);
+    let platform = &story.platform;
 
     // The end of the grant is the end of the mount; the rest goes on.
     story.says(PROVIDER, &["grant", "revoke", &grant, "--reason", "asked to"]);
