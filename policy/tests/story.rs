@@ -41,7 +41,8 @@ struct Story {
 }
 
 fn example<T: serde::de::DeserializeOwned>(name: &str, uid: &str) -> T {
-    let path = format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    let path = format!("{here}/../examples/{name}");
     let mut value: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     value["metadata"]["uid"] = uid.into();
     serde_json::from_value(value).unwrap()

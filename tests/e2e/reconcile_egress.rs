@@ -119,3 +119,44 @@ fn an_address_answers_once_listed_and_attested_and_no_other_and_exposure_closes_
         )
         .accepted();
 }
+
+#[test]
+fn an_address_that_no_review_has_seen_stays_closed_and_the_data_waits() {
+    let running = Running::new("covered", &[HOST], "usagepolicy-attested.yaml", 1 << 40);
+    let platform = &running.platform;
+    platform.host(HOST).run(&["sh", "-c", OUTSIDE], None).unwrap();
+    running.apply(&[]);
+    platform.ready(&running.tenant, PROJECT);
+    let first = running.agree();
+    running.mounted();
+    let guest = running.guest(HOST, "train");
+    let has_data = || guest.run("ls /data/ct-mr/CT", 20).unwrap().is_success();
+    let answers = |address: &str| {
+        let ask = format!("timeout 3 wget -q -O - http://{address}:443/index.html");
+        guest.run(&ask, 20).unwrap().output.contains("outside")
+    };
+    platform.within(30, "the data in the guest", has_data);
+
+    // Listed and attested, and no reviewer has seen it: it stays closed, and the data waits for a new review.
+    let list = format!(
+        r#"[{{"op":"add","path":"/spec/network","value":{{"egress":[{{"cidr":"{OPEN}/32","ports":[443],"why":"reference data"}}]}}}}]"#
+    );
+    platform
+        .world
+        .patch(LEAD, &running.tenant, "isolatedproject", PROJECT, &list)
+        .accepted();
+    running.says(OFFICE, &["attest", "project", &format!("{}/{PROJECT}", running.tenant), "egress"]);
+    platform.within(30, "the data waits", || !has_data());
+    platform.eventually("it says for what", || {
+        running.project()["status"]["datasets"][0]["reasons"][0]["code"] == "ReviewPending"
+    });
+    assert!(!answers(OPEN), "an address that no review has seen answers");
+
+    // The same people look at the new request: the data is back and the address answers, and no other.
+    let second = || running.grants().into_iter().find(|grant| *grant != first);
+    platform.eventually("a new request", || second().is_some());
+    running.approve(&second().unwrap());
+    platform.within(30, "the data is back", has_data);
+    platform.within(30, "the address answers", || answers(OPEN));
+    assert!(!answers(OTHER), "an address that is not listed answers");
+}

@@ -37,7 +37,9 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// The root of the repository.
 pub(crate) fn root() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // What runs is asked, not what was built: one target directory may serve several checkouts.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&here)
         .parent()
         .map(Path::to_path_buf)
         .context("xtask lies in no repository")

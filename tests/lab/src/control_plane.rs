@@ -1,5 +1,6 @@
 //! The real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
@@ -40,11 +41,33 @@ pub struct ControlPlane {
     children: Mutex<Vec<Running>>,
 }
 
-/// A port of loopback that nobody listens on.
+/// Ports that this library gives: below those that the kernel gives to callers (`ip_local_port_range`), which come and go.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A port of loopback that nobody listens on, and that nobody else who asks here is given while this process lives.
+///
+/// Two platforms that start at the same time must not end up with one port: an API server would find the other's etcd.
 pub fn free_port() -> Result<u16, Error> {
-    let path = Path::new("127.0.0.1:0");
-    let listener = file("listen on", path, std::net::TcpListener::bind("127.0.0.1:0"))?;
-    Ok(file("listen on", path, listener.local_addr())?.port())
+    // The locks go with the process.
+    static GIVEN: Mutex<Vec<(u16, File)>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("dejima-lab-ports");
+    file("make", &folder, std::fs::create_dir_all(&folder))?;
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let width = u32::from(PORTS.end - PORTS.start);
+    let begin = std::process::id().wrapping_mul(31) % width;
+    let all = (0..width).filter_map(|step| Some(PORTS.start + u16::try_from((begin + step) % width).ok()?));
+    for port in all {
+        if given.iter().any(|(taken, _)| *taken == port) {
+            continue;
+        }
+        let path = folder.join(port.to_string());
+        let lock = file("open", &path, File::create(&path))?;
+        if lock.try_lock().is_ok() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            given.push((port, lock));
+            return Ok(port);
+        }
+    }
+    Err(Error::Unexpected("no port of loopback is free".into()))
 }
 
 impl ControlPlane {
@@ -116,6 +139,16 @@ impl ControlPlane {
                 .kubectl("admin", &["get", "--raw", "/readyz"], None)
                 .is_ok_and(|output| output.status.success())
         })?;
+
+        // Who answers is ours only if ours still run.
+        let mut children = plane.children.lock().unwrap_or_else(PoisonError::into_inner);
+        if !children.iter_mut().all(Running::is_running) {
+            return Err(Error::Unexpected(format!(
+                "etcd or the API server ended as it started; see {}",
+                dir.display()
+            )));
+        }
+        drop(children);
 
         let mut manager = Command::new(binaries.program("kube-controller-manager"));
         manager.args([
