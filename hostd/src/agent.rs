@@ -326,13 +326,15 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
         }
     }
     if let Some(proof) = proof {
-        status.isolation = Some(IsolationProof {
+        let made = IsolationProof {
             rules_digest: segment_digest(&project.segment),
             at: seconds(now),
             refused: proof.refused,
             passed: proof.passed,
-        });
+        };
+        agent.kept.prove(&plan.name_any(), made);
     }
+    status.isolation = agent.kept.proof(&plan.name_any()).or(status.isolation);
     if left.closed && status.closed_at.is_none() {
         status.closed_at = Some(seconds(now));
     }

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use dejima_crds::act::Act;
 use dejima_crds::bounded::{Label, Uid};
+use dejima_crds::host_plan::IsolationProof;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::Error;
@@ -18,6 +19,8 @@ use crate::driver::Error;
 pub struct Kept {
     path: PathBuf,
     state: Mutex<State>,
+    // Of this life only, by plan: a proof that could not be said, since a newer plan came meanwhile, is said with the next one.
+    proofs: Mutex<BTreeMap<String, IsolationProof>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +75,7 @@ impl Kept {
         let kept = Self {
             state: Mutex::new(state),
             path,
+            proofs: Mutex::default(),
         };
         kept.change(|_| ())?;
         Ok(kept)
@@ -139,8 +143,21 @@ impl Kept {
         self.change(|state| state.mounts.retain(|known| known != mount))
     }
 
+    /// Remembers the last proof of a plan's network.
+    pub fn prove(&self, plan: &str, proof: IsolationProof) {
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.insert(plan.to_owned(), proof);
+    }
+
+    /// The last proof of a plan's network in this life.
+    pub fn proof(&self, plan: &str) -> Option<IsolationProof> {
+        let proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.get(plan).cloned()
+    }
+
     /// Forgets a plan that was carried out to its end: its UID never comes again.
     pub fn forget(&self, plan: &str) -> Result<(), Error> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner).remove(plan);
         self.change(|state| state.generations.remove(plan)).map(drop)
     }
 }
@@ -162,5 +179,22 @@ mod tests {
         assert!(!next.admit("project-u", 1).unwrap());
         assert!(next.admit("project-u", 3).unwrap());
         assert!(next.admit("project-v", 1).unwrap(), "another plan");
+    }
+
+    #[test]
+    fn a_proof_is_remembered_until_its_plan_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::open(dir.path()).unwrap();
+        let proof = IsolationProof {
+            rules_digest: "sha256:0".into(),
+            at: "2026-04-01T00:00:00Z".into(),
+            refused: 32,
+            passed: 8,
+        };
+        kept.prove("project-u", proof.clone());
+        assert_eq!(kept.proof("project-u"), Some(proof));
+        assert_eq!(kept.proof("project-v"), None, "another plan's");
+        kept.forget("project-u").unwrap();
+        assert_eq!(kept.proof("project-u"), None);
     }
 }

@@ -96,6 +96,7 @@ impl Story<'_> {
                 .condition(&reaching.space, "isolatedproject", reaching.project, "NetworkSealed")
                 .2
         };
+        self.awaits("a network that was proved", 30, || condition().contains("frames refused"))?;
         if answers(LISTED) || answers(BESIDE) {
             bail!("an address that nobody vouched for answers the machine");
         }
