@@ -14,6 +14,7 @@ pub mod iso;
 pub mod kept;
 pub mod keys;
 pub mod libvirt;
+pub mod luks;
 pub mod map;
 pub mod memory;
 pub mod network;

@@ -8,6 +8,8 @@
 //! attributed. Where libvirt does not answer, a machine is unknown, and its QEMU process is what access is ended by.
 
 mod calls;
+mod domains;
+mod kvm;
 mod process;
 mod xml;
 
@@ -25,11 +27,12 @@ use dejima_plan::Seen;
 use dejima_plan::host::{DomainSeen, DomainState, MapEntry, MapKind, definition, map_digest};
 use serde::{Deserialize, Serialize};
 use virt::connect::Connect;
-use virt::domain::Domain;
-use virt::error::ErrorNumber;
 use virt::sys;
 
+pub use self::kvm::kvm_works;
+
 use self::calls::Calls;
+use self::domains::{describe, forget_secret, libvirt, lookup, next_definition, state, there};
 use self::process::Process;
 use self::xml::{Disk, Found, Lun, Machine, secret_id};
 use crate::driver::{Error, Machines, PlainKey};
@@ -77,111 +80,10 @@ struct Started {
     xml: Digest,
 }
 
-/// Whether a machine runs with the processor's help: a small one is tried. A `/dev/kvm` that is there may still be of no use.
-///
-/// Its boot sector (mov al, 0x10; out 0xf4, al; hlt; jmp) writes to the port of QEMU's `isa-debug-exit`, which ends QEMU with the status 33.
-pub fn kvm_works() -> bool {
-    const SECTOR: [u8; 7] = [0xb0, 0x10, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd];
-    if !Path::new("/dev/kvm").exists() {
-        return false;
-    }
-    let tried = || -> std::io::Result<bool> {
-        let mut sector = [0; 512];
-        for (place, byte) in sector.iter_mut().zip(SECTOR) {
-            *place = byte;
-        }
-        for (place, byte) in sector.iter_mut().rev().zip([0xaa, 0x55]) {
-            *place = byte;
-        }
-        let mut file = tempfile::NamedTempFile::new()?;
-        std::io::Write::write_all(&mut file, &sector)?;
-        let mut command = std::process::Command::new("timeout");
-        command.args([
-            "--signal=KILL",
-            "20",
-            "qemu-system-x86_64",
-            "-accel",
-            "kvm",
-            "-m",
-            "32",
-            "-display",
-            "none",
-            "-nodefaults",
-        ]);
-        command.args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive"]);
-        command.arg(format!("if=ide,format=raw,file={}", file.path().display()));
-        command
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
-        Ok(command.status()?.code() == Some(33))
-    };
-    tried().unwrap_or(false)
-}
-
-fn libvirt(what: &'static str, on: impl Into<String>) -> impl FnOnce(virt::error::Error) -> Error {
-    let on = on.into();
-    move |cause| Error::driver(what, on, cause)
-}
-
-fn is_absent(error: &virt::error::Error) -> bool {
-    [ErrorNumber::NoDomain, ErrorNumber::NoSecret]
-        .into_iter()
-        .any(|number| error.code() == number.into())
-}
-
-/// A domain of ours with its description; nothing where there is none.
-fn lookup(connection: &Connect, uuid: &str) -> Result<Option<(Domain, Found)>, Error> {
-    let domain = match connection.lookup_domain_by_uuid_string(uuid) {
-        Ok(domain) => domain,
-        Err(error) if is_absent(&error) => return Ok(None),
-        Err(error) => return Err(libvirt("look up", uuid)(error)),
-    };
-    describe(domain)
-}
-
-fn describe(domain: Domain) -> Result<Option<(Domain, Found)>, Error> {
-    match domain.xml_desc(0) {
-        Ok(text) => Ok(xml::read(&text)?.map(|found| (domain, found))),
-        // It went while we looked.
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(libvirt("describe", "a domain")(error)),
-    }
-}
-
-fn there(connection: &Connect, uuid: &str, machine: &Label) -> Result<(Domain, Found), Error> {
-    lookup(connection, uuid)?.ok_or_else(|| Error::Missing(format!("there is no machine {machine}")))
-}
-
-fn state(domain: &Domain) -> Result<DomainState, Error> {
-    use virt::domain::DomainState as Said;
-    let (said, _) = domain.state().map_err(libvirt("ask for the state of", "a domain"))?;
-    Ok(match said.known() {
-        Some(Said::Shutoff | Said::Crashed) => DomainState::Shutoff,
-        Some(Said::Paused) => DomainState::Paused,
-        Some(Said::Running | Said::Blocked | Said::Shutdown | Said::PMSuspended | Said::NoState) | None => DomainState::Running,
-    })
-}
-
-/// The digest of a definition as the next start takes it: what is plugged into a running machine does not count.
-fn next_definition(domain: &Domain) -> Result<Digest, Error> {
-    let text = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE);
-    let text = text.map_err(libvirt("describe", "a domain"))?;
-    Ok(dejima_crds::digest::of_bytes(text.as_bytes()))
-}
-
-fn forget_secret(connection: &Connect, uuid: &str) -> Result<(), Error> {
-    let found = connection.lookup_secret_by_uuid_string(uuid);
-    match found.and_then(|secret| secret.undefine()) {
-        Err(error) if !is_absent(&error) => Err(libvirt("forget a secret", uuid)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 /// Whether nothing was ever written to a volume behind its header: its file has no data there (lseek(2), SEEK_DATA).
 fn is_untouched(volume: &Path) -> bool {
     let Ok(file) = std::fs::File::open(volume) else { return false };
-    let found = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(crate::volumes::HEADER));
+    let found = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(crate::luks::HEADER));
     // A file system that cannot tell counts as written: nothing is formatted over.
     found == Err(rustix::io::Errno::NXIO)
 }

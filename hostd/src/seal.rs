@@ -7,7 +7,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use dejima_crds::bounded::{Digest, KeyName, WrappedKey};
@@ -20,10 +20,8 @@ use object_store::path::Path as StorePath;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::driver::{Error, PlainKey};
+use crate::luks::{self, HEADER};
 use crate::scan::{Source, digest};
-
-/// The header of LUKS1 with a 512-bit key in front of the data.
-const HEADER: u64 = 2 << 20;
 
 /// Where a host that seals finds and keeps things.
 #[derive(Clone, Debug)]
@@ -42,29 +40,7 @@ pub fn store_path(stored: &Digest) -> StorePath {
 }
 
 fn run(what: &'static str, command: &mut Command, key: Option<&PlainKey>) -> Result<(), Error> {
-    let failed = |cause: std::io::Error| Error::driver(what, command_name(what), cause);
-    let stdin = if key.is_some() { Stdio::piped() } else { Stdio::null() };
-    let mut child = command
-        .stdin(stdin)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let (Some(key), Some(mut pipe)) = (key, child.stdin.take()) {
-        pipe.write_all(key.as_bytes()).map_err(failed)?;
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Missing(format!(
-        "{what}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    )))
-}
-
-fn command_name(what: &str) -> String {
-    format!("with the program for it ({what})")
+    luks::run(command, key).map_err(|cause| Error::driver(what, "of a shard", cause))
 }
 
 /// Copies the files of a shard, and fails, naming the file, if one is no longer what was read.
@@ -103,22 +79,7 @@ fn encrypt(shard: &ShardFiles, staging: &Path, image: &Path, sealed: &Path, key:
     std::fs::File::create(sealed)
         .and_then(|file| file.set_len(bytes + HEADER))
         .map_err(failed)?;
-    let mut format = Command::new("cryptsetup");
-    // The key is 256 random bits: there is nothing for iterations to slow down.
-    format.args([
-        "luksFormat",
-        "--batch-mode",
-        "--type",
-        "luks1",
-        "--pbkdf-force-iterations",
-        "1000",
-        "--cipher",
-        "aes-xts-plain64",
-    ]);
-    format
-        .args(["--key-size", "512", "--hash", "sha256", "--key-file", "-"])
-        .arg(sealed);
-    run("format", &mut format, Some(key))?;
+    luks::format(sealed, key).map_err(|cause| Error::driver("format", sealed.display().to_string(), cause))?;
     let mut convert = Command::new("qemu-img");
     convert
         .args([

@@ -7,9 +7,7 @@
 //! A plain key goes to cryptsetup through a pipe and is in no file.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use async_trait::async_trait;
 use dejima_crds::bounded::{Label, Uid, WrappedKey};
@@ -19,9 +17,7 @@ use dejima_plan::host::VolumeSeen;
 
 use crate::driver::{Error, PlainKey, Storage};
 use crate::kept::write_whole;
-
-/// How much the header of LUKS1 takes in front of the data, in bytes, with a key of 512 bits.
-pub const HEADER: u64 = 2 << 20;
+use crate::luks::{HEADER, format};
 
 /// A directory of volumes.
 #[derive(Clone, Debug)]
@@ -93,32 +89,6 @@ fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// Writes a header that the key opens.
-fn format(file: &Path, key: &PlainKey) -> std::io::Result<()> {
-    let mut command = Command::new("cryptsetup");
-    // The key is 256 random bits: there is nothing for iterations to slow down.
-    command.args([
-        "luksFormat",
-        "--batch-mode",
-        "--type",
-        "luks1",
-        "--pbkdf-force-iterations",
-        "1000",
-        "--cipher",
-        "aes-xts-plain64",
-    ]);
-    command.args(["--key-size", "512", "--hash", "sha256", "--key-file", "-"]).arg(file);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    if let Some(mut pipe) = child.stdin.take() {
-        pipe.write_all(key.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 fn look(folder: &Path) -> std::io::Result<Vec<VolumeSeen>> {

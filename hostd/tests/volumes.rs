@@ -14,8 +14,9 @@ use dejima_crds::bounded::{Uid, WrappedKey};
 use dejima_crds::host::{Capacity, EngineKind};
 use dejima_crds::host_plan::VolumePlan;
 use dejima_hostd::driver::{PlainKey, Storage};
+use dejima_hostd::luks::HEADER;
 use dejima_hostd::memory::Memory;
-use dejima_hostd::volumes::{HEADER, Pool};
+use dejima_hostd::volumes::Pool;
 use dejima_plan::Seen;
 use dejima_plan::host::VolumeSeen;
 

@@ -70,7 +70,6 @@ impl Calls {
         };
         let (send, receive) = oneshot::channel();
         let (calls, thread) = (self.clone(), std::thread::Builder::new().name("libvirt".to_owned()));
-        self.stuck.fetch_add(0, Ordering::SeqCst);
         let late = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let told = Arc::clone(&late);
         let started = thread.spawn(move || {
