@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use dejima_lab::people::ADMIN;
 use dejima_lab::run::{finish, succeed};
 use serde_json::{Value, json};
 
@@ -129,7 +128,9 @@ impl Story<'_> {
         for lang in ["ja", "en"] {
             self.dejima_shows(kyoto.lead, &["explain", "project", &kyoto.reference(), "--lang", lang])?;
         }
-        self.shows(ADMIN, &["get", "isolatedprojects", "-A"])
+        let osaka = &self.osaka;
+        let words = ["get", "events", "-n", &osaka.space, "--sort-by=.metadata.creationTimestamp"];
+        self.shows(osaka.lead, &words)
     }
 }
 

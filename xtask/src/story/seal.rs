@@ -27,6 +27,7 @@ impl Story<'_> {
         for name in ["ct-mr", SMALL] {
             copy(&dicom::images(&ToStderr)?, &root.join(name))?;
         }
+        let already = !self.versions("ct-mr").is_empty();
         let begun = Instant::now();
         for name in ["usagepolicy-story.yaml", "usagepolicy-open.yaml", "dataset-story.yaml"] {
             self.apply(&example(name, &[])?)?;
@@ -36,9 +37,10 @@ impl Story<'_> {
         let count = |field: &str| first.get(field).and_then(Value::as_u64).unwrap_or_default();
         took(
             &format!(
-                "{} CT and MR files, {:.1} MB, sealed as {}",
+                "{} CT and MR files, {:.1} MB, sealed {}as {}",
                 count("files"),
                 megabytes(count("bytes")),
+                if already { "before " } else { "" },
                 digest.get(..19).unwrap_or_default()
             ),
             begun,
