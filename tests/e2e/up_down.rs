@@ -21,6 +21,8 @@ listing() {
 	ip -o link
 	nft list ruleset; } >"$out/$1"
 }
+# Where something fails on the way, nothing is left either.
+trap '"$xtask" down --dir "$dir" >/dev/null 2>&1' EXIT
 up() { "$xtask" up --yes --without-story --program "$program" --dir "$dir"; }
 listing before
 up >"$out/up" 2>&1
