@@ -28,7 +28,7 @@ fn now() -> f64 {
 
 #[test]
 fn a_window_ends_by_itself_with_operator_and_api_stopped_and_without_libvirt() {
-    let mut running = Running::new("window", &HOSTS, "usagepolicy-open.yaml", 400_000);
+    let mut running = Running::new("ends", &HOSTS, "usagepolicy-open.yaml", 400_000);
     let mut domains = Vec::new();
     for name in ["one", "two", "three"] {
         let named = format!("name: {name}, namespace: osaka-radiology");

@@ -9,10 +9,11 @@
 
 pub mod parts;
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use dejima_lab::children::Stay;
 use dejima_lab::{Binaries, Person, ToStderr, people};
@@ -67,6 +68,9 @@ pub fn root() -> PathBuf {
 
 /// The directory of one platform of this run; what earlier runs left is removed.
 pub fn place(name: &str) -> PathBuf {
+    static USED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let fresh = USED.lock().is_ok_and(|mut used| used.insert(name.to_owned()));
+    assert!(fresh, "two platforms of one run are both named `{name}`");
     let runs = dejima_lab::cache::root().join("runs");
     for (folder, separator) in [(runs.as_path(), None), (Path::new(dejima_lab::host::STATE), Some('-'))] {
         sweep(folder, separator);
