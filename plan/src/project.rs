@@ -13,6 +13,7 @@ use dejima_crds::dataset::reference;
 use dejima_crds::grant::{AccessGrantSpec, PolicyPin, ProjectRef};
 use dejima_crds::host::{Capacity, HostClaim};
 use dejima_crds::host_plan::{DomainPlan, EgressRule, HostPlanSpec, ImagePlan, MountPlan, Power, ProjectPlan, ShardPlan, VolumePlan};
+use dejima_crds::image::ImageFormat;
 use dejima_crds::names;
 use dejima_crds::project::{DatasetWish, Exposure, IsolatedProjectStatus, Machine};
 use dejima_crds::reason::{Code, Decision};
@@ -175,8 +176,11 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
             again: None,
         };
     }
-    let problems = problems(&inputs.project.spec);
-    if !problems.is_empty() {
+    let (missing, images) = images(inputs);
+    let mut problems = problems(&inputs.project.spec);
+    // An image that is not there may come; what is not built does not.
+    if !problems.is_empty() || missing.iter().any(|problem| problem.reason == "NotYetBuilt") {
+        problems.extend(missing);
         // An object that cannot be carried out holds nothing; what it held already stays as it is.
         return Next {
             steps,
@@ -184,7 +188,6 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
             again: None,
         };
     }
-    let (missing, images) = images(inputs);
     let placed = if missing.is_empty() {
         Some(place(&need(inputs), inputs.candidates))
     } else {
@@ -266,6 +269,15 @@ fn images(inputs: &Inputs<'_>) -> (Vec<Problem>, BTreeMap<ObjectName, ImagePlan>
             .find(|image| image.metadata.name.as_deref() == Some(machine.image.as_str()));
         if let Some(image) = image {
             let spec = &image.spec;
+            if spec.format != ImageFormat::KernelInitrd {
+                missing.push(Problem {
+                    reason: "NotYetBuilt",
+                    message: format!(
+                        "machines[{}].image: image {} is a disk, which is not built yet: take one that is a kernel and an initrd",
+                        machine.name, machine.image
+                    ),
+                });
+            }
             let plan = ImagePlan {
                 name: machine.image.clone(),
                 format: spec.format,

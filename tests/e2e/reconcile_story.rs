@@ -226,14 +226,18 @@ fn what_is_not_built_is_named_and_a_project_that_cannot_be_carried_out_can_be_de
     let (provider, tenant) = spaces(&platform);
     let manifest = project(&provider, &tenant, "asks-too-much")
         .replace("  period:", "  index: {embedder: built-in}\n  period:")
-        .replace("attachTo: train, mountPath", "attachTo: train, backup: true, mountPath");
+        .replace("attachTo: train, mountPath", "attachTo: train, backup: true, mountPath")
+        .replace("image: probe}", "image: a-disk}");
+    let disk = "apiVersion: dejima.dev/v1alpha1\nkind: MachineImage\nmetadata: {name: a-disk}\n\
+                spec: {format: qcow2, guest: cloud-init, source: images/disk, digest: \"sha256:HEX\"}\n";
+    world.create(ADMIN, &disk.replace("HEX", &"a".repeat(64))).accepted();
     world.create(LEAD, &manifest).accepted();
     platform.eventually("it is refused", || {
         platform.condition(&tenant, "isolatedproject", "asks-too-much", "Admitted").1 == "NotYetBuilt"
     });
     let (_, _, message) = platform.condition(&tenant, "isolatedproject", "asks-too-much", "Admitted");
     assert!(
-        message.contains("volumes[work].backup") && message.contains("index is not built yet"),
+        message.contains("volumes[work].backup") && message.contains("index is not built yet") && message.contains("a-disk is a disk"),
         "{message}"
     );
     assert!(
