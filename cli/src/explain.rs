@@ -92,9 +92,11 @@ fn explain(project: &IsolatedProject, lang: Language) -> Vec<String> {
     for condition in status
         .conditions
         .iter()
-        .filter(|condition| condition.status != Truth::True && condition.kind != ConditionKind::DatasetsMounted)
+        .filter(|condition| condition.kind != ConditionKind::DatasetsMounted)
     {
-        if !matches!(condition.kind, ConditionKind::Degraded | ConditionKind::Drifted) {
+        // These two say what is wrong where they hold, the others where they do not.
+        let bad = matches!(condition.kind, ConditionKind::Degraded | ConditionKind::Drifted);
+        if bad == (condition.status == Truth::True) && (bad || condition.kind != ConditionKind::Terminating) {
             lines.push(format!("  {:?}: {} — {}", condition.kind, condition.reason, condition.message));
         }
     }

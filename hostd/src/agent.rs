@@ -67,7 +67,8 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
     let changed = Arc::new(Notify::new());
     let (store, writer) = reflector::store();
     let api: Api<HostPlan> = Api::namespaced(agent.client.clone(), namespace.as_str());
-    let events = Arc::clone(&changed);
+    let ends = Arc::new(Notify::new());
+    let (events, hasten) = (Arc::clone(&changed), Arc::clone(&ends));
     tasks.spawn(async move {
         let mut stream = std::pin::pin!(reflector::reflector(
             writer,
@@ -75,11 +76,19 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
         ));
         while let Some(event) = stream.next().await {
             match event {
-                Ok(_) => events.notify_one(),
+                Ok(_) => {
+                    events.notify_one();
+                    hasten.notify_one();
+                }
                 Err(error) => tracing::warn!(error = %error, "the watch was interrupted"),
             }
         }
     });
+    if let Some(intake) = &agent.intake
+        && let Err(error) = crate::seal::clear(&intake.scratch).await
+    {
+        tracing::warn!(error = %chain(&error), "what an earlier life left in the scratch space stays");
+    }
     tasks.spawn(signs_of_life(agent.clone()));
     // Until the plans are known nothing is begun: what runs goes on.
     while tokio::time::timeout(Duration::from_secs(10), store.wait_until_ready())
@@ -90,17 +99,16 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
         tracing::warn!("the plans cannot be read yet");
     }
     tracing::info!(host = agent.host, "hostd is at work");
+    tasks.spawn(keep_ends(agent.clone(), store.clone(), ends, Arc::clone(&changed)));
     let mut failures: u32 = 0;
     let mut written = BTreeMap::new();
     while !*stop.borrow() {
         let (failed, again) = look(&agent, &store, &mut written).await;
         failures = if failed { failures + 1 } else { 0 };
-        let pause = if failed {
-            Duration::from_millis(agent.retry_ms.saturating_mul(1 << failures.min(10)).min(60_000))
-        } else {
-            let until = again.and_then(|at| Duration::try_from(Timestamp::now().duration_until(at)).ok());
-            until.unwrap_or(Duration::MAX).min(Duration::from_secs(agent.resync_seconds))
-        };
+        let back_off = Duration::from_millis(agent.retry_ms.saturating_mul(1 << failures.min(10)).min(60_000));
+        let calm = Duration::from_secs(agent.resync_seconds);
+        let usual = if failed { back_off } else { calm };
+        let pause = usual.min(until(again));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = changed.notified() => {}
@@ -110,6 +118,74 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
     tasks.shutdown().await;
     tracing::info!(host = agent.host, "hostd has stopped; what it holds goes on");
     Ok(())
+}
+
+/// How long it is until a moment; for ever where there is none.
+fn until(at: Option<Timestamp>) -> Duration {
+    let left = at.map(|at| Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or(Duration::ZERO));
+    left.unwrap_or(Duration::MAX)
+}
+
+/// The ends that a plan sets to its mounts.
+fn ends_of(plan: &HostPlan) -> impl Iterator<Item = Timestamp> {
+    let mounts = plan.spec.project.iter().flat_map(|project| &project.mounts);
+    mounts.filter_map(|mount| mount.until.as_ref()?.as_str().parse::<Timestamp>().ok())
+}
+
+/// Takes access away, and nothing else, beside everything that may take long: a fetch, a key server, a start, an answer of the
+/// API. Nobody's mount outlives its end because of what somebody else is being given.
+async fn keep_ends(agent: Agent, store: Store<HostPlan>, changed: Arc<Notify>, look_again: Arc<Notify>) {
+    store
+        .wait_until_ready()
+        .await
+        .unwrap_or_else(|_| tracing::warn!("the plans can be read no more"));
+    loop {
+        let mut again: Option<Timestamp> = None;
+        let mut failed = false;
+        for plan in store.state() {
+            let Some(project) = plan.spec.project.as_ref() else { continue };
+            // An older plan than was seen says nothing; one that cannot be kept still takes access away.
+            if !agent.kept.admit(&plan.name_any(), plan.spec.plan_generation).unwrap_or(true) {
+                continue;
+            }
+            let seen = Observed {
+                network: Seen::Unknown,
+                volumes: Seen::Unknown,
+                domains: agent.drivers.machines.observe(&project.of.uid).await,
+                others: BTreeSet::new(),
+                attached: attached(&agent.kept, &project.of.uid),
+            };
+            let now = Timestamp::now();
+            again = ends_of(&plan).chain(again).filter(|end| *end > now).min();
+            for action in next(&plan.spec, project, &seen, now).actions {
+                if !matches!(action, Action::Detach(..) | Action::Destroy(_)) {
+                    continue;
+                }
+                if let Err(error) = carry_out(&agent.drivers, &agent.kept, &agent.host, project, &action).await {
+                    failed = true;
+                    tracing::warn!(plan = plan.name_any(), error = %chain(&error), "an end will be tried again");
+                }
+                // What ended is said, and what a newer plan permits again comes back.
+                look_again.notify_one();
+            }
+        }
+        let pause = Duration::from_millis(if failed { agent.retry_ms } else { 10_000 });
+        tokio::select! {
+            () = tokio::time::sleep(pause.min(until(again))) => {}
+            () = changed.notified() => {}
+        }
+    }
+}
+
+/// What this host attached to the machines of a project and has not seen leave.
+fn attached(kept: &Kept, uid: &Uid) -> BTreeMap<Label, BTreeSet<Label>> {
+    let mut all: BTreeMap<Label, BTreeSet<Label>> = BTreeMap::new();
+    for mount in kept.mounts() {
+        if mount.begun.project.as_ref().is_some_and(|of| of.uid == *uid) {
+            all.entry(mount.machine).or_default().extend(mount.serials);
+        }
+    }
+    all
 }
 
 /// Renews the lease: a host says that it lives through it, never through status.
@@ -168,20 +244,11 @@ async fn look(agent: &Agent, store: &Store<HostPlan>, written: &mut BTreeMap<Str
     let mut again: Option<Timestamp> = None;
     let owned = agent.drivers.machines.list_owned().await;
     for plan in store.state() {
-        let mounts = plan
-            .spec
-            .project
-            .as_ref()
-            .map(|project| project.mounts.as_slice())
-            .unwrap_or_default();
+        again = ends_of(&plan).chain(again).filter(|end| *end > Timestamp::now()).min();
         let version: Option<u64> = plan.resource_version().and_then(|version| version.parse().ok());
         if version < written.get(&plan.name_any()).copied() {
             continue;
         }
-        let ends = mounts
-            .iter()
-            .filter_map(|mount| mount.until.as_ref()?.as_str().parse::<Timestamp>().ok());
-        again = ends.chain(again).filter(|end| *end > Timestamp::now()).min();
         match one(agent, &plan, &owned).await {
             Ok(None) => {}
             Ok(Some(version)) => {
@@ -233,14 +300,8 @@ pub async fn observe(drivers: &Drivers, kept: &Kept, uid: &Uid, owned: &Seen<BTr
         .filter(|other| *other != uid)
         .cloned()
         .collect();
-    let mut attached: BTreeMap<Label, BTreeSet<Label>> = BTreeMap::new();
-    for mount in kept.mounts() {
-        if mount.begun.project.as_ref().is_some_and(|of| of.uid == *uid) {
-            attached.entry(mount.machine).or_default().extend(mount.serials);
-        }
-    }
     Observed {
-        attached,
+        attached: attached(kept, uid),
         network: drivers.network.observe(uid).await,
         volumes: drivers.storage.observe(uid).await,
         domains: drivers.machines.observe(uid).await,
@@ -320,7 +381,7 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     };
     status.problem = failure.as_ref().map(|(error, _)| error.reason()).or(left.problem).map(Into::into);
     if let Some((error, (object, verb))) = &failure {
-        for item in status.items.iter_mut().filter(|item| object.starts_with(item.item.as_str())) {
+        for item in status.items.iter_mut().filter(|item| concerns(object, item.item.as_str())) {
             item.reason = Some(error.reason().into());
             item.message = Some(format!("{verb}: {error}").into());
         }
@@ -346,6 +407,13 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
         None => settled.map(|()| version),
         Some((error, _)) => Err(error),
     }
+}
+
+/// Whether what is done to an object is about an item: `domain/train` is not about `domain/train-2`.
+fn concerns(object: &str, item: &str) -> bool {
+    object
+        .strip_prefix(item)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Writes the status of a plan, if the plan is still the one that was carried out.

@@ -1,6 +1,6 @@
 //! One action: which verbs of which drivers it takes, in which order, each through the gate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase, version_entity};
 use dejima_crds::bounded::Label;
@@ -65,6 +65,8 @@ pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &Projec
                 drivers.recorder.record(&begun),
             )
             .await?;
+            // What takes long comes before the key: it lies nowhere meanwhile.
+            through(gate, named("fetch"), drivers.machines.fetch(shard)).await?;
             let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&shard.key, &shard.wrapped_key)).await?;
             through(gate, named("give-key"), drivers.machines.give_key(uid, &shard.serial, &key)).await?;
             through(gate, named(verb), drivers.machines.attach(uid, machine, shard)).await?;
@@ -117,10 +119,14 @@ pub async fn settle(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan, seen: &O
             .domains
             .present()
             .and_then(|all| all.iter().find(|found| found.machine == mount.machine));
-        let attached = machine.is_some_and(|found| found.shards.iter().any(|serial| mount.serials.contains(serial)));
-        let wanted = plan.mounts.iter().any(|wanted| {
-            wanted.machines.contains(&mount.machine) && wanted.shards.iter().any(|shard| mount.serials.contains(&shard.serial))
-        });
+        let of = |wanted: &&MountPlan| wanted.machines.contains(&mount.machine);
+        let same = |wanted: &&MountPlan| mount.begun.used.contains(&version_entity(wanted.dataset.as_str(), wanted.version));
+        // A shard that another version shares says nothing about this one.
+        let others = plan.mounts.iter().filter(of).filter(|wanted| !same(wanted));
+        let shared: BTreeSet<&Label> = others.flat_map(|wanted| &wanted.shards).map(|shard| &shard.serial).collect();
+        let own = |serial: &Label| mount.serials.contains(serial) && (ends || !shared.contains(serial));
+        let attached = machine.is_some_and(|found| found.shards.iter().any(own));
+        let wanted = plan.mounts.iter().filter(of).any(|wanted| same(&wanted));
         // One that is still to come was begun and is not attached yet.
         if attached || (wanted && !ends) {
             continue;

@@ -136,6 +136,8 @@ pub trait Machines: Send + Sync {
     async fn start_paused(&self, plan: &ProjectPlan, domain: &DomainPlan) -> Result<(), Error>;
     /// Lets it run.
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error>;
+    /// Fetches a shard from the image store, where that has to be done, and checks it.
+    async fn fetch(&self, shard: &ShardPlan) -> Result<(), Error>;
     /// Attaches a shard, read-only.
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error>;
     /// Takes a shard away, whether or not the guest agrees.

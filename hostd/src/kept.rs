@@ -84,9 +84,12 @@ impl Kept {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
         let lost = || Error::Missing("what the host keeps was lost in a panic".to_owned());
         let mut state = self.state.lock().map_err(|_| lost())?;
-        let answer = change(&mut state);
-        let bytes = serde_json::to_vec(&*state).map_err(|cause| Error::driver("write", self.path.display().to_string(), cause))?;
+        // What could not be written was not changed.
+        let mut changed = state.clone();
+        let answer = change(&mut changed);
+        let bytes = serde_json::to_vec(&changed).map_err(|cause| Error::driver("write", self.path.display().to_string(), cause))?;
         write_whole(&self.path, &bytes).map_err(|cause| Error::driver("write", self.path.display().to_string(), cause))?;
+        *state = changed;
         Ok(answer)
     }
 

@@ -39,7 +39,11 @@ fn expired(error: &ClientError) -> bool {
 impl VaultKeys {
     /// A client that has not logged in yet.
     pub fn new(address: &str, role_id: &str, secret_id: &str) -> Result<Self, Error> {
-        let settings = VaultClientSettingsBuilder::default().address(address).token("").build();
+        let settings = VaultClientSettingsBuilder::default()
+            .address(address)
+            .token("")
+            .timeout(Some(std::time::Duration::from_secs(10)))
+            .build();
         let settings = settings.map_err(|error| Error::Missing(format!("the address of the key server: {error}")))?;
         let client = VaultClient::new(settings).map_err(failed("reach", address))?;
         Ok(Self {

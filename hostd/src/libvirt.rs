@@ -16,6 +16,7 @@ mod xml;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -68,6 +69,7 @@ pub struct Libvirt {
     settings: Settings,
     cache: Cache,
     pool: Pool,
+    unplugging: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is kept of a machine that was started: enough to know later whether it is gone, without libvirt.
@@ -98,6 +100,7 @@ impl Libvirt {
             settings,
             cache,
             pool,
+            unplugging: Arc::default(),
         })
     }
 
@@ -229,6 +232,8 @@ impl Libvirt {
     }
 
     /// Takes LUNs away. Whether all of them are gone.
+    ///
+    /// One at a time: the loop that keeps ends and the one that carries plans out may both come for the same disk.
     async fn unplug(&self, project: &Uid, machine: &Label, which: impl Fn(&Disk) -> bool + Send + Clone + 'static) -> Result<bool, Error> {
         let uuid = Self::uuid(project, machine);
         let unplug = move |connection: &Connect| {
@@ -245,6 +250,7 @@ impl Libvirt {
             let left = lookup(connection, &uuid)?.is_some_and(|(_, found)| found.disks.iter().any(&which));
             Ok(!left)
         };
+        let _one = self.unplugging.lock().await;
         self.calls.call("detach a disk", END, unplug).await
     }
 }
@@ -279,7 +285,9 @@ impl Machines for Libvirt {
         let Ok(all) = self.all().await else {
             // libvirt does not answer. What was started and is gone beyond doubt is off; anything else nobody can tell.
             let started = self.started(project);
-            if started.is_empty() || started.iter().any(|started| started.process.is_there()) {
+            let places = std::fs::read_dir(self.settings.run.join(project.as_str())).map_or(0, Iterator::count);
+            // A machine of which it is not known which process it is may be running.
+            if started.is_empty() || started.len() < places || started.iter().any(|started| started.process.is_there()) {
                 return Seen::Unknown;
             }
             let off = |started: Started| DomainSeen {
@@ -345,6 +353,14 @@ impl Machines for Libvirt {
 
     async fn start_paused(&self, plan: &ProjectPlan, domain: &DomainPlan) -> Result<(), Error> {
         let place = self.make_place(&plan.of.uid, &domain.machine)?;
+        // Until it is known which process it is, nobody can say that it is gone.
+        let known = place.join("started.json");
+        match std::fs::remove_file(&known) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::driver("forget the last life of", domain.machine.to_string(), cause));
+            }
+            Ok(()) | Err(_) => {}
+        }
         let file = place.join("seed.iso");
         let bytes = seed(plan, domain)?;
         let written = std::fs::write(&file, bytes).and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)));
@@ -357,12 +373,14 @@ impl Machines for Libvirt {
         let (uuid, machine) = (domain.uid.to_string(), domain.machine.clone());
         let start = move |connection: &Connect| {
             let (domain, found) = there(connection, &uuid, &machine)?;
-            if state(&domain)? == DomainState::Shutoff {
-                let started = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
-                started.map_err(libvirt("start", machine.to_string()))?;
-            }
-            // QEMU has them now: who asks libvirt later finds nothing.
+            let started = if state(&domain)? == DomainState::Shutoff {
+                domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED).map(drop)
+            } else {
+                Ok(())
+            };
+            // QEMU has them now, or nobody: who asks libvirt later finds nothing.
             secrets.iter().try_for_each(|secret| forget_secret(connection, secret))?;
+            started.map_err(libvirt("start", machine.to_string()))?;
             Ok((found.definition, next_definition(&domain)?))
         };
         let (definition, xml) = self.calls.call("start a machine", CHANGE, start).await?;
@@ -379,8 +397,7 @@ impl Machines for Libvirt {
             xml,
         };
         let bytes = serde_json::to_vec(&started).map_err(|cause| Error::driver("keep", domain.machine.to_string(), cause))?;
-        crate::kept::write_whole(&place.join("started.json"), &bytes)
-            .map_err(|cause| Error::driver("keep", domain.machine.to_string(), cause))
+        crate::kept::write_whole(&known, &bytes).map_err(|cause| Error::driver("keep", domain.machine.to_string(), cause))
     }
 
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
@@ -396,12 +413,20 @@ impl Machines for Libvirt {
         self.calls.call("let a machine run", CHANGE, resume).await
     }
 
+    async fn fetch(&self, shard: &ShardPlan) -> Result<(), Error> {
+        self.cache.shard(shard).await.map(drop)
+    }
+
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error> {
-        let file = self.cache.shard(shard).await?;
         let secret = secret_id(&shard.serial)?;
-        let plugged = self
-            .plug(project, machine, file, shard.serial.to_string(), Some(secret.clone()))
-            .await;
+        let plugged = match self.cache.shard(shard).await {
+            Ok(file) => {
+                self.plug(project, machine, file, shard.serial.to_string(), Some(secret.clone()))
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        // Whatever came of it, the key does not stay.
         let forgotten = self
             .calls
             .call("forget a key", CHANGE, move |connection| forget_secret(connection, &secret))

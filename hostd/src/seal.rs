@@ -101,8 +101,30 @@ fn encrypt(shard: &ShardFiles, staging: &Path, image: &Path, sealed: &Path, key:
     Ok((plain, stored))
 }
 
-/// Seals one shard.
+/// Seals one shard. Whatever comes of it, nothing plain is left in the scratch space.
 pub async fn seal(
+    intake: &Intake,
+    source: Arc<Source>,
+    shard: ShardFiles,
+    name: KeyName,
+    key: PlainKey,
+    wrapped: WrappedKey,
+) -> Result<Shard, Error> {
+    let home = intake.scratch.join(shard.id.as_str());
+    let sealed = seal_in(intake, source, shard, name, key, wrapped).await;
+    let cleared = clear(&home).await;
+    sealed.and_then(|sealed| cleared.map(|()| sealed))
+}
+
+/// Removes a directory of the scratch space, or all of it: what a life that was cut short has left is plain.
+pub async fn clear(folder: &Path) -> Result<(), Error> {
+    match tokio::fs::remove_dir_all(folder).await {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::driver("clear", folder.display().to_string(), cause)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn seal_in(
     intake: &Intake,
     source: Arc<Source>,
     shard: ShardFiles,
@@ -113,10 +135,7 @@ pub async fn seal(
     let home = intake.scratch.join(shard.id.as_str());
     let failed = |cause: std::io::Error| Error::driver("use the scratch space", "of this host", cause);
     // What an earlier life left is not whole.
-    match tokio::fs::remove_dir_all(&home).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        Ok(()) | Err(_) => {}
-    }
+    clear(&home).await?;
     let (staging, image, sealed) = (home.join("files"), home.join("image.erofs"), home.join("sealed.luks"));
     tokio::fs::create_dir_all(&staging).await.map_err(failed)?;
     let (bytes, files, id) = (shard.bytes(), shard.files.len() as u64, shard.id.clone());
@@ -136,7 +155,6 @@ pub async fn seal(
     let mut to = BufWriter::new(Arc::clone(&intake.store), path.clone());
     tokio::io::copy(&mut from, &mut to).await.map_err(put)?;
     to.shutdown().await.map_err(put)?;
-    tokio::fs::remove_dir_all(&home).await.map_err(failed)?;
     Ok(Shard {
         id,
         digest,

@@ -82,7 +82,11 @@ fn absent(error: &ClientError) -> bool {
 impl VaultKeys {
     /// A client for an address with a token whose policies allow what this trait does and no more.
     pub fn new(address: &str, token: &str) -> Result<Self, Error> {
-        let settings = VaultClientSettingsBuilder::default().address(address).token(token).build();
+        let settings = VaultClientSettingsBuilder::default()
+            .address(address)
+            .token(token)
+            .timeout(Some(std::time::Duration::from_secs(10)))
+            .build();
         let settings = settings.map_err(|error| Error::Server {
             what: "use the address",
             name: address.to_owned(),

@@ -157,10 +157,17 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
         } else {
             Duration::from_millis(50)
         };
+        let hurried = async {
+            // After a failure a change that our own half-done work made must not hurry us; but somebody else's may take access
+            // away, and waits for no back-off that has nothing to do with it.
+            if serious {
+                tokio::time::sleep(Duration::from_millis(context.site.retry_ms)).await;
+            }
+            watched.changed.notified().await;
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // After a failure only time helps: a change that our own half-done work made must not hurry us.
-            () = watched.changed.notified(), if !serious => {}
+            () = hurried => {}
             _ = stop.changed() => {}
         }
     }

@@ -470,13 +470,15 @@ async fn carry_out(
         }
         Step::CloseKeys { host } => open(context, pass, &host, &uid, None, &[]).await?,
         Step::DestroyKey { key } => {
-            record(context, &act(&project, Kind::Delete, Phase::Begun, None)).await?;
+            // Taking access away never waits for the ledger: what could not be recorded is recorded with the next try.
+            let begun = record(context, &act(&project, Kind::Delete, Phase::Begun, None)).await;
             through(
                 context.gate.as_ref(),
                 Effect::new("key/project", "destroy"),
                 context.keys.destroy(&key),
             )
             .await?;
+            begun?;
         }
         Step::Write { host, spec, from } => {
             let namespace = names::host_namespace(host.as_str());

@@ -403,8 +403,9 @@ fn machine(
         next.items.push((item, ItemState::Pending, None));
         return;
     };
-    let current = found.definition == definition(plan, domain);
-    let proved = matches!(&seen.network, Seen::Present(network) if network.proved.as_ref() == Some(&segment_digest(&plan.segment)));
+    // What somebody else changed is made anew before it is started.
+    let current = found.definition == definition(plan, domain) && !found.changed;
+    let proved = is_proved(plan, seen);
     let told = found.map.as_ref() == Some(&map_digest(&wanted_map));
     let state = match (found.state, domain.power) {
         (DomainState::Shutoff, Power::Stopped) if current => ItemState::Ready,
@@ -438,6 +439,12 @@ fn machine(
     next.items.push((item, state, None));
 }
 
+/// Whether isolation was proved under the rules that the plan wants, and nothing was reloaded since.
+fn is_proved(plan: &ProjectPlan, seen: &Observed) -> bool {
+    let wanted = segment_digest(&plan.segment);
+    matches!(&seen.network, Seen::Present(network) if network.rules == wanted && network.proved.as_ref() == Some(&wanted))
+}
+
 fn has_volumes(plan: &ProjectPlan, domain: &DomainPlan, ready: &BTreeSet<Label>) -> bool {
     plan.volumes
         .iter()
@@ -464,6 +471,8 @@ fn mounts(plan: &ProjectPlan, seen: &Observed, now: Timestamp, next: &mut Next) 
                 (None, true) if seen.domains == Seen::Unknown => ItemState::Unknown,
                 (None, true) => ItemState::Pending,
                 (Some(found), true) if found.state == DomainState::Shutoff || !runs => ItemState::Pending,
+                // What runs gets data only on a network that is proved; what stands still is proved before it runs.
+                (Some(found), true) if found.state == DomainState::Running && !is_proved(plan, seen) => ItemState::Pending,
                 (Some(found), true) => {
                     let missing: Vec<&ShardPlan> = mount.shards.iter().filter(|shard| !found.shards.contains(&shard.serial)).collect();
                     for shard in &missing {

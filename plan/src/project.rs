@@ -181,9 +181,9 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
     // An image that is not there may come; what is not built does not.
     if !problems.is_empty() || missing.iter().any(|problem| problem.reason == "NotYetBuilt") {
         problems.extend(missing);
-        // An object that cannot be carried out holds nothing; what it held already stays as it is.
+        // An object that cannot be carried out is given nothing more; what it may have no longer is taken away all the same.
         return Next {
-            steps,
+            steps: withdraw(inputs),
             status: status::refused(inputs, &problems),
             again: None,
         };
@@ -193,7 +193,6 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
     } else {
         None
     };
-    steps.extend(requests(inputs));
     let mut status = status::base(inputs, &missing, placed.as_ref());
     if let Some(Placed::On(host)) = &placed {
         if !finalized {
@@ -202,7 +201,11 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
         steps.extend(hold(inputs, host));
         status.exposed = exposure(inputs);
         steps.extend(write(inputs, host, &images));
+    } else {
+        steps.extend(withdraw(inputs));
     }
+    // Last: a request that cannot be made keeps nobody from losing what he may have no longer.
+    steps.extend(requests(inputs));
     let again = inputs
         .wishes
         .iter()
@@ -486,6 +489,66 @@ fn write(inputs: &Inputs<'_>, host: &ObjectName, images: &BTreeMap<ObjectName, I
     // A plan that only takes away is written first: ending access waits for nobody, the key server included.
     let only_less = current.is_some() && shards(&wanted).is_subset(&before);
     if only_less { vec![write, open] } else { vec![open, write] }
+}
+
+/// The plans that stand, without what the project may have no longer: no edit of its own prolongs access.
+fn withdraw(inputs: &Inputs<'_>) -> Vec<Step> {
+    if !inputs.admission.is_empty() {
+        return Vec::new();
+    }
+    let ended = inputs
+        .project
+        .spec
+        .period
+        .until
+        .ends(inputs.zone)
+        .is_ok_and(|end| inputs.now >= end);
+    let open = |rule: &EgressRule| {
+        let same = |opening: &&Opening| opening.entry.cidr == rule.cidr && opening.entry.ports == rule.ports;
+        inputs.openings.iter().filter(same).any(|opening| opening.closed.is_none())
+    };
+    let mut steps = Vec::new();
+    for plan in inputs.plans.iter().filter(|plan| !plan.spec.ends) {
+        let (Some(host), Some(current)) = (host_of(plan), &plan.spec.project) else {
+            continue;
+        };
+        let mut less = current.clone();
+        less.mounts.retain_mut(|mount| {
+            let permitted = inputs.wishes.iter().find(|wish| {
+                let verdict = &wish.verdict;
+                let same = verdict.version == Some(mount.version) && verdict.policy.as_ref() == Some(&mount.policy_digest);
+                same && verdict.decision == Decision::Permit && wish.dataset.is_some_and(|dataset| dataset.of == mount.dataset)
+            });
+            if let Some(wish) = permitted {
+                mount.until = wish.verdict.until.map(dejima_crds::condition::seconds);
+            }
+            permitted.is_some()
+        });
+        less.segment.egress.retain(open);
+        for domain in less.domains.iter_mut().filter(|_| ended) {
+            domain.power = Power::Stopped;
+        }
+        if less == *current {
+            continue;
+        }
+        let keys = less.mounts.iter().flat_map(|mount| &mount.shards).map(|shard| shard.key.clone());
+        let keys = std::iter::once(less.key.clone()).chain(keys).collect::<BTreeSet<_>>();
+        steps.push(Step::Write {
+            host: host.clone(),
+            spec: Box::new(HostPlanSpec {
+                plan_generation: plan.spec.plan_generation + 1,
+                ends: false,
+                project: Some(less.clone()),
+                intake: None,
+            }),
+            from: plan.metadata.resource_version.clone(),
+        });
+        // The project's own key first, as everywhere.
+        let rest = keys.into_iter().filter(|key| *key != less.key);
+        let keys = std::iter::once(less.key.clone()).chain(rest).collect();
+        steps.push(Step::OpenKeys { host, keys });
+    }
+    steps
 }
 
 /// The plan of one host; nothing while an image is missing.

@@ -3,7 +3,7 @@
 
 use dejima_tests::{ADMIN, LEAD, OFFICE, PROVIDER};
 
-use crate::running::{Console, PROJECT, Running, domain_of};
+use crate::running::{Console, PROJECT, Running, domain_of, stands};
 
 const HOSTS: [&str; 2] = ["host-x", "host-y"];
 
@@ -148,15 +148,15 @@ fn u64_seconds(seconds: u64) -> f64 {
 
 #[test]
 fn a_guest_that_does_no_hot_plug_loses_its_data_just_as_fast() {
-    let running = Running::new("hostile", &["host-h"], "usagepolicy-story.yaml", 1 << 40);
+    let mut running = Running::new("hostile", &["host-h"], "usagepolicy-story.yaml", 1 << 40);
     running.apply(&[("image: probe}]", "image: probe-hostile}]")]);
     running.platform.ready(&running.tenant, PROJECT);
     let grant = running.agree();
     running.mounted();
     let mut console = Console::open(&running, "host-h", "train");
     let mut said = |line: &str| console.run(line, 20);
-    running.platform.within(60, "the data in the guest", || {
-        said("ls /data/ct-mr/CT").is_some_and(|(status, _)| status == 0)
+    running.platform.within(60, "data and volume in the guest", || {
+        said("ls /data/ct-mr/CT && grep -q ' /scratch ' /proc/mounts").is_some_and(|(status, _)| status == 0)
     });
     let line = said("cat /proc/cmdline").unwrap().1;
     assert!(line.contains("acpiphp.disable=1"), "{line}");
@@ -187,4 +187,23 @@ fn a_guest_that_does_no_hot_plug_loses_its_data_just_as_fast() {
     let disks = running.platform.host("host-h").ask(&["domblklist", &domain], None).unwrap();
     assert!(!disks.contains("/fetched/shards/") && disks.contains("/volumes/"), "{disks}");
     assert_eq!(said("grep -q ' /scratch ' /proc/mounts").unwrap().0, 0, "the rest goes on");
+
+    // A power cut of the host: nothing of it lies on the disk, and the same search finds it in a file that is not encrypted.
+    assert_eq!(
+        said("echo canary-of-power-cut > /scratch/kept; echo canary-of-power-cut > /run/kept; sync")
+            .unwrap()
+            .0,
+        0
+    );
+    let uid = running.project()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let key = running.open_key(&uid, &running.wrapped_key("host-h", &uid, "work")).unwrap();
+    running.platform.stop("host-h");
+    running.platform.host_mut("host-h").stop().unwrap();
+    let disk = running.platform.host("host-h").dir().to_path_buf();
+    for secret in ["canary-of-power-cut", key.as_str()] {
+        assert!(!stands(secret, &disk), "`{secret}` lies on the host's disk");
+        std::fs::write(disk.join("control"), format!("....{secret}....")).unwrap();
+        assert!(stands(secret, &disk), "the control: the same search finds `{secret}`");
+        std::fs::remove_file(disk.join("control")).unwrap();
+    }
 }

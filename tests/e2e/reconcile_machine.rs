@@ -1,19 +1,12 @@
 //! The story on a real machine: it comes up sealed, the data appears in it while it runs, and is gone with the grant.
 
-use std::process::Command;
-
 use dejima_lab::{ToStderr, dicom};
 use dejima_tests::{ADMIN, LEAD, PROVIDER};
 
-use crate::running::{PROJECT, Running, digests};
+use crate::running::{PROJECT, Running, digests, stands};
 
 const HOST: &str = "host-m";
 const FIND: &str = "cd /data/ct-mr && find . -type f | LC_ALL=C sort | while read -r file; do sha256sum \"$file\"; done";
-
-/// Whether a text stands somewhere below a directory.
-fn stands(text: &str, folder: &std::path::Path) -> bool {
-    Command::new("grep").args(["-rqaF", text]).arg(folder).status().unwrap().success()
-}
 
 #[test]
 fn data_appears_in_the_running_machine_and_is_gone_with_the_grant() {
@@ -88,14 +81,8 @@ fn data_appears_in_the_running_machine_and_is_gone_with_the_grant() {
     // Nothing of it lies on the host's disk, and the same search finds it in a file that is not encrypted.
     let uid = running.project()["metadata"]["uid"].as_str().unwrap().to_owned();
     let volume = platform.volumes(HOST).join(&uid).join("work.luks");
-    let wrapped = std::fs::read_to_string(volume.with_extension("key")).unwrap();
-    let unwrap = || {
-        let path = format!("transit/decrypt/project-{uid}");
-        platform
-            .keys
-            .run(&["write", "-field=plaintext", &path, &format!("ciphertext={wrapped}")], None)
-    };
-    let key = unwrap().unwrap().trim().to_owned();
+    let wrapped = running.wrapped_key(HOST, &uid, "work");
+    let key = running.open_key(&uid, &wrapped).unwrap();
     let disk = platform.host(HOST).dir().to_path_buf();
     let secrets = ["canary-of-volume", "canary-of-user-data", "canary-of-memory", key.as_str()];
     for secret in secrets {
@@ -139,7 +126,10 @@ fn data_appears_in_the_running_machine_and_is_gone_with_the_grant() {
     let delete = ["delete", "isolatedproject", PROJECT, "-n", &running.tenant, "--timeout=60s"];
     platform.world.run(LEAD, &delete).accepted();
     assert_eq!(platform.host(HOST).ask(&["list", "--all", "--name"], None).unwrap().trim(), "");
-    assert!(!volume.exists() && unwrap().is_err(), "the key can still be opened");
+    assert!(
+        !volume.exists() && running.open_key(&uid, &wrapped).is_none(),
+        "the key can still be opened"
+    );
     let links = platform.host(HOST).run(&["ip", "-brief", "link"], None).unwrap();
     assert!(!links.contains("djb") && !links.contains("djt"), "{links}");
     assert!(platform.world.get("", "host", HOST)["status"]["heldBy"].is_null());

@@ -218,9 +218,25 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
     story.platform.eventually("the plan is back", || story.attached() == 1);
     let platform = &story.platform;
 
-    // The end of the grant is the end of the mount; the rest goes on.
+    // The end of the grant is the end of the mount, although the project can no longer be carried out as its lead has left it.
+    let image = |name: &str| {
+        let patch = format!(r#"[{{"op":"replace","path":"/spec/machines/0/image","value":"{name}"}}]"#);
+        platform
+            .world
+            .patch(LEAD, &story.tenant, "isolatedproject", "liver-ct", &patch)
+            .accepted();
+    };
+    image("nowhere");
+    platform.eventually("it cannot be carried out", || {
+        platform.condition(&story.tenant, "isolatedproject", "liver-ct", "Ready").1 == "ImageMissing"
+    });
+    assert_eq!(story.attached(), 1, "the control: what is permitted goes on");
     story.says(PROVIDER, &["grant", "revoke", &grant, "--reason", "asked to"]);
     platform.eventually("gone", || story.attached() == 0);
+    image("probe");
+    platform.eventually("it can be carried out again", || {
+        platform.condition(&story.tenant, "isolatedproject", "liver-ct", "Ready").0 == "True"
+    });
     platform.eventually("said", || {
         story.mounts() == [(writer.clone(), "begun".to_owned()), (writer.clone(), "ended".to_owned())]
     });

@@ -150,6 +150,19 @@ impl Running {
         }
     }
 
+    /// The wrapped data key that lies beside a volume.
+    pub(crate) fn wrapped_key(&self, host: &str, uid: &str, volume: &str) -> String {
+        let path = self.platform.volumes(host).join(uid).join(format!("{volume}.key"));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// What the key server makes of a wrapped key; nothing once it opens it no more.
+    pub(crate) fn open_key(&self, uid: &str, wrapped: &str) -> Option<String> {
+        let (path, wrapped) = (format!("transit/decrypt/project-{uid}"), format!("ciphertext={wrapped}"));
+        let plain = self.platform.keys.run(&["write", "-field=plaintext", &path, &wrapped], None);
+        plain.ok().map(|plain| plain.trim().to_owned())
+    }
+
     /// Every request, as commands name it.
     pub(crate) fn grants(&self) -> Vec<String> {
         let all = ["get", "accessgrants", "-n", &self.provider, "-o", "name"];
@@ -229,6 +242,12 @@ impl Console {
         }
         None
     }
+}
+
+/// Whether a text stands somewhere below a directory.
+pub(crate) fn stands(text: &str, folder: &std::path::Path) -> bool {
+    let mut search = std::process::Command::new("grep");
+    search.args(["-rqaF", text]).arg(folder).status().unwrap().success()
 }
 
 /// The digests of all files below a directory: `digest  ./path` lines in the order of paths.

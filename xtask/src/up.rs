@@ -155,7 +155,7 @@ fn is_root() -> Result<bool> {
 /// Says what will be installed, and on a terminal asks once.
 fn ask() -> Result<()> {
     let missing = packages::missing()?;
-    if missing.is_empty() || !std::io::stdin().is_terminal() {
+    if missing.is_empty() || std::env::var_os("CI").is_some() || !std::io::stdin().is_terminal() {
         return Ok(());
     }
     say("These packages of the distribution are missing and will be installed; none of their services is started:");

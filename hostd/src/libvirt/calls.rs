@@ -11,8 +11,10 @@ use crate::driver::Error;
 
 /// Calls that may hang at the same time; more are refused.
 const ROOM: usize = 8;
-/// How long a call may take while an earlier one hangs.
-const WHILE_STUCK: Duration = Duration::from_millis(300);
+/// How long a look or an end may take while an earlier call hangs. A change waits as long as ever: a slow one is no silent libvirt.
+const WHILE_STUCK: Duration = Duration::from_millis(1500);
+/// What takes longer than this is a change.
+const LOOK_OR_END: Duration = Duration::from_secs(5);
 
 /// The way to one libvirt.
 #[derive(Clone)]
@@ -63,7 +65,7 @@ impl Calls {
     ) -> Result<T, Error> {
         let silent = || Error::Silent(what);
         let room = self.room.clone().try_acquire_owned().map_err(|_| silent())?;
-        let within = if self.stuck.load(Ordering::SeqCst) > 0 {
+        let within = if within < LOOK_OR_END && self.stuck.load(Ordering::SeqCst) > 0 {
             within.min(WHILE_STUCK)
         } else {
             within
