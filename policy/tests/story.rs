@@ -625,3 +625,32 @@ proptest! {
         prop_assert_eq!(story.codes(), vec![Code::Revoked]);
     }
 }
+
+#[test]
+fn the_example_that_names_a_disease_is_denied_clause_by_clause() {
+    let named = |policy: &str| {
+        let mut story = Story::good();
+        let spec: UsagePolicy = example(policy, "u-policy");
+        story.policies[0].spec = spec.spec;
+        let verdict = story.verdict();
+        let unread = verdict.reasons.iter().filter(|reason| reason.code == Code::Unintelligible);
+        let mut all: Vec<String> = unread.map(|reason| reason.clause.to_string()).collect();
+        all.sort();
+        (verdict.decision == Decision::Deny, all)
+    };
+    let (denied, clauses) = named("usagepolicy-disease.yaml");
+    assert!(denied);
+    for clause in [
+        "permits.duo[DUO:0000007]",
+        "permits.duo[DUO:0000022]",
+        "who.training",
+        "combination.forbidWith",
+    ] {
+        assert!(clauses.iter().any(|named| named == clause), "{clause} is not named: {clauses:?}");
+    }
+    assert_eq!(
+        named("usagepolicy-story.yaml").1,
+        Vec::<String>::new(),
+        "the control: every clause of the story is read"
+    );
+}
