@@ -119,6 +119,11 @@ impl Platform {
         self.lab.start_api().unwrap();
     }
 
+    /// Starts a second operator beside the first.
+    pub fn start_second_operator(&mut self) {
+        self.lab.start_second_operator().unwrap();
+    }
+
     /// Starts operator and API in one process, instead of the two.
     pub fn start_serve(&mut self) {
         self.lab.start_serve().unwrap();

@@ -370,4 +370,20 @@ fn an_operator_that_wakes_up_late_does_not_move_the_world_back() {
         before,
         "a new life of the operator changes nothing"
     );
+
+    // Two that run at once do no harm: each writes from what it has seen, and what the other wrote first is not written over.
+    platform.start_second_operator();
+    let add = r#"[{"op":"add","path":"/spec/machines/-","value":{"name":"third","cpu":1,"memory":"256Mi","image":"probe"}}]"#;
+    platform.world.patch(LEAD, &tenant, "isolatedproject", "liver-ct", add).accepted();
+    platform.eventually("three machines", || {
+        platform.remembered(HOST).to_string().matches("\"running\"").count() == 3
+    });
+    assert!(platform.runs("operator") && platform.runs("operator-2"), "both run");
+    platform
+        .world
+        .run(LEAD, &["delete", "isolatedproject", "liver-ct", "-n", &tenant, "--timeout=40s"])
+        .accepted();
+    assert_eq!(platform.remembered(HOST)["projects"], json!({}), "nothing is left on the host");
+    let ended = |record: &&Value| record["act"]["kind"] == "delete" && record["act"]["phase"] == "ended";
+    assert_eq!(platform.records().iter().filter(ended).count(), 1, "it ended once");
 }

@@ -65,15 +65,24 @@ impl Platform {
 
     /// Starts the operator.
     pub fn start_operator(&mut self, faults: Option<&Value>) -> Result<(), Error> {
-        self.stop("operator")?;
+        self.start_operator_as("operator", faults)
+    }
+
+    /// Starts a second operator beside the first, as an update that does not wait would.
+    pub fn start_second_operator(&mut self) -> Result<(), Error> {
+        self.start_operator_as("operator-2", None)
+    }
+
+    fn start_operator_as(&mut self, part: &str, faults: Option<&Value>) -> Result<(), Error> {
+        self.stop(part)?;
         let login = "system:serviceaccount:dejima-system:operator";
-        let mut command = self.part(Command::new(self.program()), "operator", login, faults)?;
+        let mut command = self.part(Command::new(self.program()), part, login, faults)?;
         command
             .args(["operator", "--keys-token-file"])
             .arg(self.setup.dir.join("operator.token"))
             .arg("--site")
             .arg(self.setup.dir.join("site.yaml"));
-        self.run_part("operator", &command, false)
+        self.run_part(part, &command, false)
     }
 
     /// Starts operator and API in one process, instead of the two; each has the kubeconfig of its own, the process has none.
