@@ -87,12 +87,12 @@ mod tests {
     fn a_map_is_lines_under_their_own_digest() {
         let map = [
             entry(MapKind::Dataset, "/data/ct", &["aa", "bb"]),
-            entry(MapKind::Volume, "/work", &["cc"]),
+            entry(MapKind::Volume, "/scratch", &["cc"]),
             entry(MapKind::Volume, "/old", &["dd"]),
         ];
         let mut disk = map_disk(&map, &BTreeSet::from(["cc".to_owned()]));
         assert_eq!(disk.len(), BLOCK);
-        let lines = "dataset\t/data/ct\taa\tbb\nvolume\t/work\tnew\tcc\nvolume\t/old\tkept\tdd\nend\n";
+        let lines = "dataset\t/data/ct\taa\tbb\nvolume\t/scratch\tnew\tcc\nvolume\t/old\tkept\tdd\nend\n";
         assert_eq!(vouched(&disk).unwrap(), lines);
         disk[90] ^= 1;
         assert_eq!(vouched(&disk), None);
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_serial_fits_a_disk_and_tells_one_map_from_another() {
-        let one = map_serial(&[entry(MapKind::Volume, "/work", &["cc"])]);
+        let one = map_serial(&[entry(MapKind::Volume, "/scratch", &["cc"])]);
         assert!(one.starts_with(SERIAL_PREFIX) && one.len() <= 36, "{one}");
         assert_ne!(one, map_serial(&[]));
     }
@@ -122,10 +122,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_path_and_no_serial_makes_a_line_of_its_own(path in "(/|\\PC|[\t\n\r\0])*", serial in "\\PC*|[a-f0-9]{32}|[a-z\t\n]*") {
-            let map = [entry(MapKind::Dataset, &path, &[&serial]), entry(MapKind::Volume, "/work", &["cc"])];
+            let map = [entry(MapKind::Dataset, &path, &[&serial]), entry(MapKind::Volume, "/scratch", &["cc"])];
             let text = vouched(&map_disk(&map, &BTreeSet::new())).unwrap();
             let lines: Vec<Vec<&str>> = text.split_terminator('\n').map(|line| line.split('\t').collect()).collect();
-            let ours = vec![vec!["volume", "/work", "kept", "cc"], vec!["end"]];
+            let ours = vec![vec!["volume", "/scratch", "kept", "cc"], vec!["end"]];
             let all = [vec![vec!["dataset", path.as_str(), serial.as_str()]], ours.clone()].concat();
             prop_assert!(lines == ours || lines == all, "{lines:?}");
         }

@@ -111,7 +111,40 @@ pub async fn seal(
     wrapped: WrappedKey,
 ) -> Result<Shard, Error> {
     let home = intake.scratch.join(shard.id.as_str());
-    let sealed = seal_in(intake, source, shard, name, key, wrapped).await;
+    let work = async {
+        let failed = |cause: std::io::Error| Error::driver("use the scratch space", "of this host", cause);
+        // What an earlier life left is not whole.
+        clear(&home).await?;
+        let (staging, image, sealed) = (home.join("files"), home.join("image.erofs"), home.join("sealed.luks"));
+        tokio::fs::create_dir_all(&staging).await.map_err(failed)?;
+        let (bytes, files, id) = (shard.bytes(), shard.files.len() as u64, shard.id.clone());
+        let work = {
+            let (staging, image, sealed) = (staging.clone(), image.clone(), sealed.clone());
+            move || {
+                stage(&source, &shard, &staging)?;
+                encrypt(&shard, &staging, &image, &sealed, &key)
+            }
+        };
+        let (digest, stored_digest) = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|cause| Error::driver("seal", "a shard", cause))??;
+        let path = store_path(&stored_digest);
+        let put = |cause: std::io::Error| Error::driver("put into the image store", path.to_string(), cause);
+        let mut from = tokio::fs::File::open(&sealed).await.map_err(put)?;
+        let mut to = BufWriter::new(Arc::clone(&intake.store), path.clone());
+        tokio::io::copy(&mut from, &mut to).await.map_err(put)?;
+        to.shutdown().await.map_err(put)?;
+        Ok(Shard {
+            id,
+            digest,
+            stored_digest,
+            key: name,
+            wrapped_key: wrapped,
+            bytes,
+            files,
+        })
+    };
+    let sealed = work.await;
     let cleared = clear(&home).await;
     sealed.and_then(|sealed| cleared.map(|()| sealed))
 }
@@ -122,46 +155,4 @@ pub async fn clear(folder: &Path) -> Result<(), Error> {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::driver("clear", folder.display().to_string(), cause)),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-async fn seal_in(
-    intake: &Intake,
-    source: Arc<Source>,
-    shard: ShardFiles,
-    name: KeyName,
-    key: PlainKey,
-    wrapped: WrappedKey,
-) -> Result<Shard, Error> {
-    let home = intake.scratch.join(shard.id.as_str());
-    let failed = |cause: std::io::Error| Error::driver("use the scratch space", "of this host", cause);
-    // What an earlier life left is not whole.
-    clear(&home).await?;
-    let (staging, image, sealed) = (home.join("files"), home.join("image.erofs"), home.join("sealed.luks"));
-    tokio::fs::create_dir_all(&staging).await.map_err(failed)?;
-    let (bytes, files, id) = (shard.bytes(), shard.files.len() as u64, shard.id.clone());
-    let work = {
-        let (staging, image, sealed) = (staging.clone(), image.clone(), sealed.clone());
-        move || {
-            stage(&source, &shard, &staging)?;
-            encrypt(&shard, &staging, &image, &sealed, &key)
-        }
-    };
-    let (digest, stored_digest) = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|cause| Error::driver("seal", "a shard", cause))??;
-    let path = store_path(&stored_digest);
-    let put = |cause: std::io::Error| Error::driver("put into the image store", path.to_string(), cause);
-    let mut from = tokio::fs::File::open(&sealed).await.map_err(put)?;
-    let mut to = BufWriter::new(Arc::clone(&intake.store), path.clone());
-    tokio::io::copy(&mut from, &mut to).await.map_err(put)?;
-    to.shutdown().await.map_err(put)?;
-    Ok(Shard {
-        id,
-        digest,
-        stored_digest,
-        key: name,
-        wrapped_key: wrapped,
-        bytes,
-        files,
-    })
 }

@@ -194,7 +194,7 @@ fn entry(kind: MapKind, path: &str, serials: &[String]) -> MapEntry {
 #[test]
 fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
     let bench = Bench::start();
-    let work = entry(MapKind::Volume, "/work", &[WORK.to_owned()]);
+    let work = entry(MapKind::Volume, "/scratch", &[WORK.to_owned()]);
     let old = entry(MapKind::Volume, "/old", &[OLD.to_owned()]);
     let ct = entry(MapKind::Dataset, "/data/ct", &[shard(1), shard(2)]);
 
@@ -213,7 +213,7 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
 
     // Volumes: what is new is formatted; the same zeros that are not new are left as they are.
     let first = bench.tell(&[old.clone(), work.clone()], false);
-    bench.until("the new volume", || bench.state() == format!("volume\t/work\t{WORK}"));
+    bench.until("the new volume", || bench.state() == format!("volume\t/scratch\t{WORK}"));
     assert!(
         bench.log().contains("volume /old holds no file system, and is not new"),
         "{}",
@@ -222,7 +222,7 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
     let of = |serial: &str| bench.said(&format!("cut -d' ' -f1 /run/dejima/disk/{serial}"));
     assert_eq!(bench.agent.run(&format!("blkid -p /dev/{}", of(OLD)), 10).unwrap().status, 2);
     assert_eq!(bench.log().matches("is formatted").count(), 1);
-    bench.said("echo kept >/work/file && sync");
+    bench.said("echo kept >/scratch/file && sync");
     assert!(bench.fails("echo lost >/old/file"), "something is mounted at /old");
 
     // A dataset is there when all of its shards are; the second map came while the first was still there.
@@ -235,13 +235,13 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
     assert!(bench.fails("ls /data/ct/series"), "half of a dataset is shown");
     let (image, other) = bench.seal(2);
     let two = bench.attach(&image, &shard(2));
-    let both = format!("dataset\t/data/ct\t{}\t{}\nvolume\t/work\t{WORK}", shard(1), shard(2));
+    let both = format!("dataset\t/data/ct\t{}\t{}\nvolume\t/scratch\t{WORK}", shard(1), shard(2));
     bench.until("the dataset", || bench.state() == both);
     let digests = "cd /data/ct && find . -type f | sort | xargs sha256sum";
     let tree = format!("{digest}  ./series/slice-1.dcm\n{other}  ./series/slice-2.dcm");
     assert_eq!(bench.said(digests), tree);
     assert!(bench.fails("touch /data/ct/series/mine"), "a dataset was written to");
-    bench.said("touch /work/mine");
+    bench.said("touch /scratch/mine");
 
     // A torn map is not obeyed, and without any map everything stays.
     let torn = bench.tell(std::slice::from_ref(&work), true);
@@ -263,11 +263,11 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
         seen.is_ok_and(|seen| seen.is_success() && seen.output.trim_end() != boot)
     });
     bench.until("everything again", || bench.state() == both);
-    assert_eq!((bench.said("cat /work/file"), bench.said(digests)), ("kept".to_owned(), tree));
+    assert_eq!((bench.said("cat /scratch/file"), bench.said(digests)), ("kept".to_owned(), tree));
     assert!(!bench.log().contains("is formatted"), "{}", bench.log());
 
     // A volume that became larger has more room.
-    let room = || bench.said("df -k /work | awk 'END {print $2}'").parse::<u64>().unwrap();
+    let room = || bench.said("df -k /scratch | awk 'END {print $2}'").parse::<u64>().unwrap();
     let before = room();
     let image = bench.host.images().join("work").display().to_string();
     bench.host.ask(&["blockresize", "m1", &image, "96M"], None).unwrap();
@@ -279,8 +279,8 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
         !bench.said("cat /proc/mounts").contains("/data/ct") && bench.fails("ls /data/ct/series")
     });
     assert_eq!(
-        (bench.state(), bench.said("cat /work/file")),
-        (format!("volume\t/work\t{WORK}"), "kept".to_owned())
+        (bench.state(), bench.said("cat /scratch/file")),
+        (format!("volume\t/scratch\t{WORK}"), "kept".to_owned())
     );
     // With its disk it comes back, and what leaves the map is gone although its disks are there.
     let two = bench.attach(&bench.host.images().join("shard-2.erofs").display().to_string(), &shard(2));
@@ -320,7 +320,7 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
     }
     bench.until("five shards", || bench.said("ls /data/all/series 2>/dev/null | wc -l") == "5");
     assert_eq!(bench.said("grep -c '^dejima ' /proc/mounts"), "3");
-    assert_eq!(bench.said("grep -c ' /work ' /proc/mounts; cat /work/file"), "1\nkept");
+    assert_eq!(bench.said("grep -c ' /scratch ' /proc/mounts; cat /scratch/file"), "1\nkept");
     for lun in [&one, &two] {
         bench.detach(lun);
     }

@@ -49,7 +49,7 @@ fn plan(kernel: &str, initrd: &str, stored: &str) -> ProjectPlan {
     let project = json!({
         "of": {"namespace": "osaka", "name": "liver", "uid": uid}, "dedicated": true, "key": "project-p",
         "segment": segment(&uid, &[MACHINE.into()], vec![]),
-        "volumes": [{"name": "work", "uid": id("volume/work"), "serial": serial("volume/work"), "bytes": 16 << 20, "attachTo": MACHINE, "mountPath": "/work"}],
+        "volumes": [{"name": "work", "uid": id("volume/scratch"), "serial": serial("volume/scratch"), "bytes": 16 << 20, "attachTo": MACHINE, "mountPath": "/scratch"}],
         "domains": [{"machine": MACHINE, "uid": id("domain/train"), "power": "running", "cpus": 1, "memoryMiB": 192, "image": image, "userData": "#!/bin/sh\n"}],
         "mounts": [{"dataset": "jichi/ct", "uid": "d-1", "version": 1, "digest": nothing, "policyDigest": nothing, "machines": [MACHINE], "path": "/data", "shards": [
             {"id": "00000000000000aa", "serial": serial("shard/aa"), "digest": nothing, "storedDigest": stored, "key": "k", "wrappedKey": "vault:v1:YQ=="}]}],

@@ -4,22 +4,10 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use dejima_tests::parts::Platform;
-use dejima_tests::{ADMIN, LEAD, example};
+use dejima_tests::{ADMIN, LEAD, without_data};
 use serde_json::{Value, json};
 
 const HOST: &str = "host-r";
-
-fn manifest(tenant: &str) -> String {
-    let text = example(
-        "isolatedproject-story.yaml",
-        &[("namespace: osaka-radiology", &format!("namespace: {tenant}"))],
-    );
-    text.replace("  datasets:\n", "")
-        .lines()
-        .filter(|line| !line.contains("attachTo: [train]"))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
 
 /// The receipts in a namespace, as ConfigMaps.
 fn receipts(platform: &Platform, tenant: &str) -> Vec<Value> {
@@ -87,7 +75,7 @@ fn a_deleted_project_leaves_a_receipt_that_anybody_can_check() {
     platform.start_host(HOST, None);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
     let begun = std::time::Instant::now();
-    platform.world.create(LEAD, &manifest(&tenant)).accepted();
+    platform.world.create(LEAD, &without_data(&tenant)).accepted();
     platform.ready(&tenant, "liver-ct");
     let object = platform.world.get(&tenant, "isolatedproject", "liver-ct");
     let uid = object["metadata"]["uid"].as_str().unwrap().to_owned();
@@ -284,7 +272,7 @@ fn a_namespace_that_goes_away_keeps_no_receipt_and_does_not_keep_the_project() {
     platform.start_operator(None);
     platform.start_host(HOST, None);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
-    platform.world.create(LEAD, &manifest(&tenant)).accepted();
+    platform.world.create(LEAD, &without_data(&tenant)).accepted();
     platform.ready(&tenant, "liver-ct");
     platform
         .world

@@ -1,7 +1,7 @@
 //! Operator and API in one process: what one machine needs, with the identities that the two have apart.
 
 use dejima_tests::parts::Platform;
-use dejima_tests::{ADMIN, LEAD, example};
+use dejima_tests::{ADMIN, LEAD, without_data};
 
 const HOST: &str = "host-s";
 
@@ -11,13 +11,7 @@ fn a_project_gets_ready_and_goes_under_serve_which_stops_when_it_is_asked() {
     platform.start_serve();
     platform.start_host(HOST, None);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
-    let text = example(
-        "isolatedproject-story.yaml",
-        &[("namespace: osaka-radiology", &format!("namespace: {tenant}"))],
-    );
-    let text = text.replace("  datasets:\n", "");
-    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("attachTo: [train]")).collect();
-    platform.world.create(LEAD, &lines.join("\n")).accepted();
+    platform.world.create(LEAD, &without_data(&tenant)).accepted();
     platform.ready(&tenant, "liver-ct");
     let operator = "system:serviceaccount:dejima-system:operator";
     let by_operator = |platform: &Platform| platform.records().iter().filter(|record| record["writer"] == operator).count();

@@ -4,24 +4,11 @@
 use std::collections::BTreeMap;
 
 use dejima_tests::parts::Platform;
-use dejima_tests::{ADMIN, LEAD, OFFICE, PROVIDER, example};
+use dejima_tests::{ADMIN, LEAD, OFFICE, PROVIDER, example, without_data};
 use serde_json::{Value, json};
 
 const HOST: &str = "host-f";
 const FATES: [&str; 3] = ["kill", "fail", "time-out"];
-
-/// The story's project, without its datasets.
-fn manifest(tenant: &str) -> String {
-    let text = example(
-        "isolatedproject-story.yaml",
-        &[("namespace: osaka-radiology", &format!("namespace: {tenant}"))],
-    );
-    text.replace("  datasets:\n", "")
-        .lines()
-        .filter(|line| !line.contains("attachTo: [train]"))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
 
 /// A provider whose sealed dataset needs no review, and the story's project over it.
 fn with_data(platform: &mut Platform, tenant: &str) -> String {
@@ -266,7 +253,7 @@ fn a_line_written_while_a_policy_was_gone_does_not_count_until_it_is_written_aga
     platform.start_operator(None);
     platform.start_host(HOST, None);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
-    platform.world.create(LEAD, &manifest(&tenant)).accepted();
+    platform.world.create(LEAD, &without_data(&tenant)).accepted();
     platform.ready(&tenant, "liver-ct");
     let accept = |platform: &Platform, digit: &str, path: &str| {
         let line = json!({"member": LEAD, "digest": format!("sha256:{}", digit.repeat(64))});
@@ -334,7 +321,7 @@ fn an_operator_that_wakes_up_late_does_not_move_the_world_back() {
     platform.start_operator(None);
     platform.start_host(HOST, None);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
-    platform.world.create(LEAD, &manifest(&tenant)).accepted();
+    platform.world.create(LEAD, &without_data(&tenant)).accepted();
     platform.ready(&tenant, "liver-ct");
     let space = format!("dejima-host-{HOST}");
     let plan = platform

@@ -165,6 +165,15 @@ impl World {
     }
 }
 
+/// The story's project in a tenant's namespace, without its datasets.
+pub fn without_data(tenant: &str) -> String {
+    let here = format!("namespace: {tenant}");
+    let text = example("isolatedproject-story.yaml", &[("namespace: osaka-radiology", &here)]);
+    let text = text.replace("  datasets:\n", "");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("attachTo: [train]")).collect();
+    lines.join("\n")
+}
+
 /// An example manifest, with parts of its text replaced.
 pub fn example(name: &str, replace: &[(&str, &str)]) -> String {
     let path = root().join("examples").join(name);
