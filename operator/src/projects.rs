@@ -13,7 +13,7 @@ use dejima_crds::receipt;
 use dejima_crds::usage_policy::Action;
 use dejima_crds::{AccessGrant, Host, HostPlan, IsolatedProject};
 use dejima_plan::effect::{Effect, through};
-use dejima_plan::placement::Candidate;
+use dejima_plan::placement::{Candidate, Hold};
 use dejima_plan::project::{Inputs, Next, Step, Wish, next};
 use dejima_policy::egress::Voice;
 use dejima_policy::grants::Judged;
@@ -407,7 +407,7 @@ async fn carry_out(
             pass.watched.wrote(&written);
             return Ok(written);
         }
-        Step::Hold { host, claim } => {
+        Step::Hold { host, hold } => {
             let api: Api<Host> = Api::all(context.client.clone());
             let Some(object) = pass
                 .watched
@@ -420,13 +420,12 @@ async fn carry_out(
             };
             record(context, &act(&project, Kind::Provision, Phase::Begun, Some(&host))).await?;
             let mut status = object.status.clone().unwrap_or_default();
-            let change = match claim {
-                None => json!({"status": {"heldBy": facts::project_ref(&project)}}),
-                Some(claim) => {
-                    status.claims.push(claim);
-                    json!({"status": {"claims": status.claims}})
-                }
-            };
+            status.claims.retain(|claim| claim.uid != uid.as_str());
+            match hold {
+                Hold::Alone => status.held_by = Some(facts::project_ref(&project)),
+                Hold::Share(claim) => status.claims.push(claim),
+            }
+            let change = json!({"status": {"heldBy": status.held_by, "claims": status.claims}});
             pass.watched
                 .wrote(&apply::patch(context, &api, object.as_ref(), change, true, "hold").await?);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dejima_crds::Host;
 use dejima_crds::bounded::{Code, ObjectName, Uid};
 use dejima_crds::country::Country;
-use dejima_crds::host::{Capacity, HostRole, HostStatus};
+use dejima_crds::host::{Capacity, HostClaim, HostRole, HostStatus};
 
 /// A host as the operator sees it.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,43 @@ pub fn name(host: &Host) -> ObjectName {
 
 /// Whether this project holds, or shares, a host.
 pub fn holds(status: &HostStatus, uid: &Uid) -> bool {
-    status.held_by.as_ref().is_some_and(|held| held.uid == *uid) || status.claims.iter().any(|claim| claim.uid == *uid)
+    is_alone(status, uid) || share(status, uid).is_some()
+}
+
+/// Whether this project has a host for itself.
+fn is_alone(status: &HostStatus, uid: &Uid) -> bool {
+    status.held_by.as_ref().is_some_and(|held| held.uid == *uid)
+}
+
+fn share<'a>(status: &'a HostStatus, uid: &Uid) -> Option<&'a HostClaim> {
+    status.claims.iter().find(|claim| claim.uid == *uid)
+}
+
+/// How a host is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Whole: nobody else is on it.
+    Alone,
+    /// A share of it.
+    Share(HostClaim),
+}
+
+/// How this project is to hold the host that it was placed on, where that does not stand there yet. A host that is held alone stays
+/// so: nobody comes to lie beside what was promised to be alone.
+pub fn hold(need: &Need<'_>, status: &HostStatus) -> Option<Hold> {
+    if is_alone(status, need.uid) {
+        return None;
+    }
+    if need.dedicated {
+        return Some(Hold::Alone);
+    }
+    let claim = HostClaim {
+        uid: need.uid.clone(),
+        cpus: need.capacity.cpus,
+        memory: need.capacity.memory,
+        bytes: need.capacity.bytes,
+    };
+    (share(status, need.uid) != Some(&claim)).then_some(Hold::Share(claim))
 }
 
 /// Chooses a host: one that the project holds already, else the smallest that fits.
@@ -60,7 +96,10 @@ pub fn place(need: &Need<'_>, candidates: &[Candidate<'_>]) -> Placed {
         .iter()
         .find(|candidate| candidate.host.status.as_ref().is_some_and(|status| holds(status, need.uid)));
     if let Some(held) = held {
-        return Placed::On(name(held.host));
+        return match more(need, held.host) {
+            Some(why) => Placed::Waits(vec![(name(held.host), why)]),
+            None => Placed::On(name(held.host)),
+        };
     }
     let mut refusals = Vec::new();
     let mut fitting = Vec::new();
@@ -101,6 +140,25 @@ fn spare(host: &Host) -> (u64, u64, u64) {
         capacity.memory.saturating_sub(memory),
         capacity.bytes.saturating_sub(bytes),
     )
+}
+
+/// Why a project cannot have what it now wants of the host that it shares. What it has goes on.
+fn more(need: &Need<'_>, host: &Host) -> Option<String> {
+    let status = host.status.clone().unwrap_or_default();
+    let own = share(&status, need.uid)?;
+    if need.dedicated && status.claims.len() > 1 {
+        return Some("other projects share it, and this one now wants it for itself".to_owned());
+    }
+    let (cpus, memory, bytes) = spare(host);
+    let too_much = |wanted: u64, own: u64, spare: u64| wanted > own.saturating_add(spare);
+    let grown = [
+        (u64::from(need.capacity.cpus), u64::from(own.cpus), cpus),
+        (need.capacity.memory, own.memory, memory),
+        (need.capacity.bytes, own.bytes, bytes),
+    ];
+    // What it has is never taken back because the host has become smaller.
+    let too_little = grown.into_iter().any(|(wanted, own, spare)| too_much(wanted, own, spare));
+    too_little.then(|| "it has too little room for what was added".to_owned())
 }
 
 /// Why this host does not come into question.
@@ -172,14 +230,14 @@ mod tests {
         host
     }
 
-    fn place_on(hosts: &[Host], uid: &str, dedicated: bool) -> Placed {
+    fn with_need<T>(uid: &str, dedicated: bool, cpus: u32, ask: impl FnOnce(&Need<'_>) -> T) -> T {
         let (uid, country, empty, labels) = (Uid::from(uid), Country::from("JP"), BTreeMap::new(), BTreeMap::new());
         let capacity = Capacity {
-            cpus: 4,
+            cpus,
             memory: 1 << 30,
             bytes: 1 << 30,
         };
-        let need = Need {
+        ask(&Need {
             uid: &uid,
             dedicated,
             capacity,
@@ -187,9 +245,20 @@ mod tests {
             selector: &empty,
             sites: &[],
             namespace: &labels,
-        };
+        })
+    }
+
+    fn place_for(hosts: &[Host], uid: &str, dedicated: bool, cpus: u32) -> Placed {
         let candidates: Vec<Candidate<'_>> = hosts.iter().map(|host| Candidate { host, alive: true }).collect();
-        place(&need, &candidates)
+        with_need(uid, dedicated, cpus, |need| place(need, &candidates))
+    }
+
+    fn place_on(hosts: &[Host], uid: &str, dedicated: bool) -> Placed {
+        place_for(hosts, uid, dedicated, 4)
+    }
+
+    fn hold_on(host: &Host, uid: &str, dedicated: bool, cpus: u32) -> Option<Hold> {
+        with_need(uid, dedicated, cpus, |need| hold(need, host.status.as_ref().unwrap()))
     }
 
     fn held(mut host: Host, uid: &str) -> Host {
@@ -241,6 +310,52 @@ mod tests {
             place_on(&[claimed(host("a", 8), "x", 5)], "p", false),
             Placed::Waits(vec![("a".into(), "it has too little room".into())])
         );
+    }
+
+    #[test]
+    fn a_share_grows_as_far_as_there_is_room_and_is_never_taken_back() {
+        let shared = || claimed(claimed(host("a", 8), "x", 2), "p", 4);
+        let on = Placed::On(ObjectName::from("a"));
+        let waits = |why: &str| Placed::Waits(vec![("a".into(), why.to_owned())]);
+        assert_eq!(place_for(&[shared()], "p", false, 6), on, "to the last one");
+        assert_eq!(
+            place_for(&[shared()], "p", false, 7),
+            waits("it has too little room for what was added")
+        );
+        let share = |cpus| {
+            Some(Hold::Share(HostClaim {
+                uid: "p".into(),
+                cpus,
+                memory: 1 << 30,
+                bytes: 1 << 30,
+            }))
+        };
+        assert_eq!(hold_on(&host("a", 8), "p", false, 4), share(4));
+        assert_eq!(hold_on(&shared(), "p", false, 6), share(6));
+        let mut standing = host("a", 8);
+        let Some(Hold::Share(claim)) = share(4) else { unreachable!() };
+        standing.status.as_mut().unwrap().claims.push(claim);
+        assert_eq!(hold_on(&standing, "p", false, 4), None, "nothing is written twice");
+        // A host that became smaller keeps what it has.
+        standing.status.as_mut().unwrap().capacity.as_mut().unwrap().cpus = 1;
+        assert_eq!(place_for(&[standing.clone()], "p", false, 4), on);
+        assert_eq!(
+            place_for(&[standing], "p", false, 5),
+            waits("it has too little room for what was added")
+        );
+    }
+
+    #[test]
+    fn who_wants_his_shared_host_for_himself_gets_it_once_he_is_the_only_one() {
+        let beside = claimed(claimed(host("a", 8), "x", 1), "p", 4);
+        let because = "other projects share it, and this one now wants it for itself".to_owned();
+        assert_eq!(place_on(&[beside], "p", true), Placed::Waits(vec![("a".into(), because)]));
+        let last = claimed(host("a", 8), "p", 4);
+        assert_eq!(place_on(std::slice::from_ref(&last), "p", true), Placed::On("a".into()));
+        assert_eq!(hold_on(&last, "p", true, 4), Some(Hold::Alone));
+        // What was promised to be alone stays so.
+        let alone = held(host("a", 8), "p");
+        assert_eq!((hold_on(&alone, "p", true, 4), hold_on(&alone, "p", false, 4)), (None, None));
     }
 
     #[test]

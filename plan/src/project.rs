@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dejima_crds::bounded::{KeyName, Label, ObjectName, Period};
 use dejima_crds::dataset::reference;
 use dejima_crds::grant::{AccessGrantSpec, PolicyPin, ProjectRef};
-use dejima_crds::host::{Capacity, HostClaim};
+use dejima_crds::host::Capacity;
 use dejima_crds::host_plan::{DomainPlan, EgressRule, HostPlanSpec, ImagePlan, MountPlan, Power, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_crds::image::ImageFormat;
 use dejima_crds::names;
@@ -22,7 +22,7 @@ use dejima_crds::{AccessGrant, HostPlan, IsolatedProject, MachineImage};
 use dejima_policy::{DatasetFacts, Opening, PolicyFacts, ProjectFacts, Verdict, request};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::placement::{Candidate, Need, Placed, holds, name as host_name, place};
+use crate::placement::{self, Candidate, Hold, Need, Placed, name as host_name, place};
 use crate::problems::{Problem, problems};
 use crate::segment::{machine_names, segment};
 
@@ -79,8 +79,8 @@ pub enum Step {
     Hold {
         /// Which.
         host: ObjectName,
-        /// The share; the whole host where absent.
-        claim: Option<HostClaim>,
+        /// How.
+        hold: Hold,
     },
     /// A request is made in the provider's namespace.
     Request {
@@ -247,18 +247,9 @@ fn need<'a>(inputs: &'a Inputs<'_>) -> Need<'a> {
 
 fn hold(inputs: &Inputs<'_>, host: &ObjectName) -> Option<Step> {
     let candidate = inputs.candidates.iter().find(|candidate| host_name(candidate.host) == *host)?;
-    let uid = &inputs.facts.of.uid;
-    if candidate.host.status.as_ref().is_some_and(|status| holds(status, uid)) {
-        return None;
-    }
-    let Need { capacity, dedicated, .. } = need(inputs);
-    let claim = (!dedicated).then(|| HostClaim {
-        uid: uid.clone(),
-        cpus: capacity.cpus,
-        memory: capacity.memory,
-        bytes: capacity.bytes,
-    });
-    Some(Step::Hold { host: host.clone(), claim })
+    let status = candidate.host.status.clone().unwrap_or_default();
+    let hold = placement::hold(&need(inputs), &status)?;
+    Some(Step::Hold { host: host.clone(), hold })
 }
 
 /// Images that are missing, and the others resolved.

@@ -17,6 +17,7 @@ mod reconcile_network;
 mod reconcile_receipt;
 mod reconcile_seal;
 mod reconcile_serve;
+mod reconcile_shared;
 mod reconcile_story;
 mod recover_faults;
 mod running;
