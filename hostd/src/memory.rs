@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dejima_crds::bounded::{Label, Uid, WrappedKey};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::{Error, Machines, Network, PlainKey, Proof, Storage};
 use crate::kept::write_whole;
+use crate::network::{no_room, not_sealed, read};
 
 /// The remembered world of one host.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Memory {
     // Whether the networks are remembered here as well: then machines ask for them.
     networks: bool,
     lock: Arc<Mutex<()>>,
+    // Projects whose network was proved in this life since rules were last reloaded: who starts again proves again.
+    life: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ struct World {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Things {
     network: Option<NetworkSeen>,
+    // What its rules are made from: two that clash are refused.
+    #[serde(default)]
+    segment: Option<Segment>,
     volumes: BTreeMap<String, VolumeSeen>,
     domains: BTreeMap<String, DomainSeen>,
     // Serials whose key was handed over: the keys themselves are nobody's to remember.
@@ -57,6 +63,7 @@ impl Memory {
             kind,
             networks: true,
             lock: Arc::default(),
+            life: Arc::default(),
         })
     }
 
@@ -74,18 +81,30 @@ impl Memory {
         }
     }
 
-    fn change<T>(&self, project: &Uid, change: impl FnOnce(&mut Things) -> Result<T, Error>) -> Result<T, Error> {
+    fn change_all<T>(&self, change: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
         let _held = self
             .lock
             .lock()
             .map_err(|_| Error::Missing("the world was lost in a panic".to_owned()))?;
         let mut world = self.read()?;
-        let things = world.projects.entry(project.to_string()).or_default();
-        let answer = change(things)?;
+        let answer = change(&mut world)?;
         world.projects.retain(|_, things| !things.is_empty());
         let bytes = serde_json::to_vec_pretty(&world).map_err(|cause| Error::driver("write", "the world", cause))?;
         write_whole(&self.path, &bytes).map_err(|cause| Error::driver("write", "the world", cause))?;
         Ok(answer)
+    }
+
+    fn change<T>(&self, project: &Uid, change: impl FnOnce(&mut Things) -> Result<T, Error>) -> Result<T, Error> {
+        self.change_all(|world| change(world.projects.entry(project.to_string()).or_default()))
+    }
+
+    /// Rules were reloaded: every proof on the host is void.
+    fn reloaded(&self) {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn proved(&self, project: &Uid) -> bool {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).contains(project.as_str())
     }
 
     fn look<T>(&self, project: &Uid, look: impl FnOnce(&Things) -> Option<T>) -> Seen<T> {
@@ -165,38 +184,63 @@ impl Storage for Memory {
 #[async_trait]
 impl Network for Memory {
     async fn observe(&self, project: &Uid) -> Seen<NetworkSeen> {
-        self.look(project, |things| things.network.clone())
+        let proved = self.proved(project);
+        self.look(project, |things| {
+            let mut network = things.network.clone()?;
+            network.proved = network.proved.filter(|rules| proved && *rules == network.rules);
+            Some(network)
+        })
     }
 
     async fn seal(&self, project: &Uid, segment: &Segment) -> Result<(), Error> {
-        self.change(project, |things| {
-            // A reload makes every earlier proof void.
-            things.network = Some(NetworkSeen {
-                rules: segment_digest(segment),
-                proved: None,
-            });
-            Ok(())
-        })
+        let closed = read(segment)?;
+        let rules = segment_digest(segment);
+        let reloaded = self.change_all(|world| {
+            for (uid, things) in world.projects.iter().filter(|(uid, _)| *uid != project.as_str()) {
+                if let Some(other) = things.segment.as_ref().map(read).transpose()?
+                    && closed.clashes(&other)
+                {
+                    return Err(no_room(project, uid));
+                }
+            }
+            let things = world.projects.entry(project.to_string()).or_default();
+            let reloaded = things.network.as_ref().is_none_or(|network| network.rules != rules);
+            if reloaded {
+                things.network = Some(NetworkSeen { rules, proved: None });
+            }
+            things.segment = Some(segment.clone());
+            Ok(reloaded)
+        })?;
+        if reloaded {
+            self.reloaded();
+        }
+        Ok(())
     }
 
     async fn prove(&self, project: &Uid, segment: &Segment) -> Result<Proof, Error> {
         self.change(project, |things| {
             let network = things.network.as_mut().filter(|network| network.rules == segment_digest(segment));
-            let network = network.ok_or_else(|| Error::Missing("there is no network with these rules to prove".to_owned()))?;
+            let network = network.ok_or_else(not_sealed)?;
             network.proved = Some(network.rules.clone());
-            // Nothing was sent: a host that only remembers proves nothing, and says so with its numbers.
-            Ok(Proof { refused: 0, passed: 0 })
-        })
+            Ok(())
+        })?;
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).insert(project.to_string());
+        // Nothing was sent: a host that only remembers proves nothing, and says so with its numbers.
+        Ok(Proof { refused: 0, passed: 0 })
     }
 
     async fn remove(&self, project: &Uid) -> Result<(), Error> {
-        self.change(project, |things| {
+        let removed = self.change(project, |things| {
             if !things.domains.is_empty() {
                 return Err(Error::Missing("machines still have ports on this network".to_owned()));
             }
-            things.network = None;
-            Ok(())
-        })
+            things.segment = None;
+            Ok(things.network.take().is_some())
+        })?;
+        if removed {
+            self.reloaded();
+        }
+        Ok(())
     }
 }
 
@@ -256,11 +300,8 @@ impl Machines for Memory {
 
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         self.change(project, |things| {
-            let proved = !self.networks
-                || things
-                    .network
-                    .as_ref()
-                    .is_some_and(|network| network.proved.as_ref() == Some(&network.rules));
+            let stands = |network: &NetworkSeen| network.proved.as_ref() == Some(&network.rules);
+            let proved = !self.networks || (self.proved(project) && things.network.as_ref().is_some_and(stands));
             let found = domain(things, machine)?;
             if !proved || found.state == DomainState::Shutoff {
                 return Err(Error::Missing(format!(

@@ -112,7 +112,20 @@ impl Network for Bridges {
     }
 }
 
-fn read(segment: &Segment) -> Result<Closed, Error> {
+/// What is said where two segments clash.
+pub(crate) fn no_room(project: &Uid, other: &str) -> Error {
+    Error::Missing(format!(
+        "room for {project}: project {other} on this host has the same names or the same routed network"
+    ))
+}
+
+/// What is said where there is nothing to prove.
+pub(crate) fn not_sealed() -> Error {
+    Error::Missing("there is no network with these rules to prove".to_owned())
+}
+
+/// A segment whose every part was read.
+pub(crate) fn read(segment: &Segment) -> Result<Closed, Error> {
     Closed::read(segment).map_err(|cause| Error::driver("read", segment.bridge.to_string(), cause))
 }
 
@@ -273,15 +286,9 @@ impl Host {
     fn seal(&mut self, project: &Uid, segment: &Segment) -> Result<(), Error> {
         let closed = read(segment)?;
         let others = self.closed()?;
-        let clash = |(uid, other): &&(String, Closed)| {
-            let names = other.bridge == closed.bridge || other.ports.iter().any(|port| closed.ports.iter().any(|own| own.tap == port.tap));
-            let routes = other.net == closed.net && !other.ways.is_empty() && !closed.ways.is_empty();
-            uid != project.as_str() && (names || routes)
-        };
+        let clash = |(uid, other): &&(String, Closed)| uid != project.as_str() && closed.clashes(other);
         if let Some((uid, _)) = others.iter().find(clash) {
-            return Err(Error::Missing(format!(
-                "room for {project}: project {uid} on this host has the same names or the same routed network"
-            )));
+            return Err(no_room(project, uid));
         }
         let before = others
             .into_iter()
@@ -380,7 +387,7 @@ impl Host {
         match self.observe(project) {
             Seen::Present(network) if network.rules == wanted => {}
             Seen::Present(_) | Seen::Absent | Seen::Unknown => {
-                return Err(Error::Missing("there is no network with these rules to prove".to_owned()));
+                return Err(not_sealed());
             }
         }
         self.proved.remove(project.as_str());

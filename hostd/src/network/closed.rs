@@ -228,6 +228,14 @@ impl Closed {
         })
     }
 
+    /// Whether this one and another project's cannot stand on one host: a name is used twice, or one network would be routed to two bridges.
+    pub fn clashes(&self, other: &Self) -> bool {
+        let same_tap = |port: &Plug| self.ports.iter().any(|own| own.tap == port.tap);
+        let names = other.bridge == self.bridge || other.ports.iter().any(same_tap);
+        let routes = other.net == self.net && !other.ways.is_empty() && !self.ways.is_empty();
+        names || routes
+    }
+
     /// The bridge's own MAC address: it does not change with the ports.
     pub fn mac(&self) -> Mac {
         Mac::drawn(self.bridge.as_str())
