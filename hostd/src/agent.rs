@@ -205,11 +205,13 @@ async fn signs_of_life(agent: Agent) {
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "hostd"},
             "spec": {"holderIdentity": agent.kept.machine_id(), "renewTime": now, "leaseDurationSeconds": 40},
         });
-        if let Err(error) = leases
-            .patch("hostd", &PatchParams::apply(names::HOSTD).force(), &Patch::Apply(&lease))
-            .await
-        {
-            tracing::warn!(error = %error, "cannot renew the lease");
+        let renewed = through(agent.drivers.gate.as_ref(), Effect::new("lease/hostd", "renew"), async {
+            let parameters = PatchParams::apply(names::HOSTD).force();
+            let written = leases.patch("hostd", &parameters, &Patch::Apply(&lease)).await;
+            written.map(drop).map_err(api_error("renew the lease"))
+        });
+        if let Err(error) = renewed.await {
+            tracing::warn!(error = %chain(&error), "this host has not said that it lives");
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
