@@ -21,4 +21,5 @@ mod reconcile_shared;
 mod reconcile_story;
 mod recover_faults;
 mod running;
+mod up_asks;
 mod up_down;

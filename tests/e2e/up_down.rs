@@ -1,9 +1,9 @@
-//! What `cargo xtask up` makes stays after it, is found again, and is gone after `cargo xtask down`.
+//! What `cargo xtask up` makes stays after it, is found again with the story on it, and is gone after `cargo xtask down`.
 
 use std::path::Path;
 use std::process::Command;
 
-use dejima_lab::{Binaries, Guest, ToStderr, dicom};
+use dejima_lab::{Binaries, Guest, Reporter as _, ToStderr, dicom};
 use dejima_tests::parts::{built, program};
 use dejima_tests::{place, root};
 
@@ -23,15 +23,19 @@ listing() {
 }
 # Where something fails on the way, nothing is left either.
 trap '"$xtask" down --dir "$dir" >/dev/null 2>&1' EXIT
-up() { "$xtask" up --yes --without-story --program "$program" --dir "$dir"; }
+up() { "$xtask" up --yes --program "$program" --dir "$dir" "$@"; }
 listing before
-up >"$out/up" 2>&1
+up --without-story >"$out/up" 2>&1
 first=$(cat "$dir/etcd.pid")
+# The whole story on the platform that stands, and then what is told where its data is sealed already.
+up --story >"$out/whole" 2>&1
 up >"$out/again" 2>&1
-[ "$first" = "$(cat "$dir/etcd.pid")" ] || { echo "the second up did not find the first" >&2; exit 1; }
+[ "$first" = "$(cat "$dir/etcd.pid")" ] || { echo "an up did not find the first" >&2; exit 1; }
 # What it says that can be tried next, with a machine that runs when everything ends.
 export KUBECONFIG=$(sed -n 's/.*export KUBECONFIG=//p' "$out/up") PATH=$dir/bin:$PATH
 kubectl get hosts >"$out/hosts"
+kubectl get hosts -o json | grep -c '"heldBy"' >"$out/held" || true
+kubectl get isolatedprojects -A -o name >"$out/projects"
 kubectl create namespace osaka-radiology
 kubectl apply -f "$examples/isolatedproject-story.yaml"
 kubectl wait --for=condition=Ready isolatedproject/liver-ct -n osaka-radiology --timeout=120s
@@ -43,6 +47,18 @@ listing after
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The numbers of the steps that a run of `up` has told, in its order.
+fn steps(told: &str) -> Vec<u32> {
+    let number = |line: &str| line.split_once(". ")?.0.parse().ok();
+    told.lines().filter_map(number).collect()
+}
+
+/// The first tenant's namespace that a story was told in.
+fn tenant(told: &str) -> Option<&str> {
+    let (before, _) = told.split_once("/liver-ct is ready on ")?;
+    before.split_whitespace().next_back()
 }
 
 #[test]
@@ -73,7 +89,7 @@ fn what_up_makes_stays_is_found_again_and_is_gone_after_down() {
         .output()
         .unwrap();
     let said = || {
-        let files = ["up", "again", "down"].map(|name| format!("--- {name}\n{}", read(&out.join(name))));
+        let files = ["up", "whole", "again", "down"].map(|name| format!("--- {name}\n{}", read(&out.join(name))));
         format!("{}\n{}", String::from_utf8_lossy(&ran.stderr), files.join("\n"))
     };
     assert!(ran.status.success(), "{}", said());
@@ -90,4 +106,23 @@ fn what_up_makes_stays_is_found_again_and_is_gone_after_down() {
     assert_eq!(before, after, "{}", said());
     assert!(!dir.exists(), "the directory is left");
     assert_eq!(read(&out.join("hosts")).lines().count(), 4, "{}", read(&out.join("hosts")));
+
+    let (first, whole, again) = (read(&out.join("up")), read(&out.join("whole")), read(&out.join("again")));
+    assert_eq!(steps(&first), [0; 0], "--without-story: {first}");
+    assert_eq!(steps(&whole), [1, 2, 3, 4, 5, 6, 7, 8], "--story: {whole}");
+    assert_eq!(steps(&again), [2, 3, 6, 7], "{again}");
+    let spaces = [&whole, &again].map(|told| tenant(told).unwrap_or_else(|| panic!("{told}")));
+    assert!(
+        spaces.iter().all(|space| space.starts_with("osaka-")) && spaces[0] != spaces[1],
+        "each story has namespaces of its own: {spaces:?}"
+    );
+    assert_eq!(
+        (read(&out.join("held")).trim(), read(&out.join("projects")).as_str()),
+        ("0", ""),
+        "stories have left projects behind"
+    );
+    for (name, told) in [("the whole story", &whole), ("the short one", &again)] {
+        let took = told.lines().find(|line| line.starts_with("The story took"));
+        ToStderr.say(&format!("{name}: {}", took.unwrap_or_else(|| panic!("{told}"))));
+    }
 }

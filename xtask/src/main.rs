@@ -1,6 +1,7 @@
 //! The one front door: `cargo xtask up | down | test | codegen`.
 
 mod codegen;
+mod consent;
 mod step;
 mod story;
 mod test;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::step::{say, shown, step};
-use crate::{codegen, tidy, up};
+use crate::{codegen, tidy};
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -35,7 +35,6 @@ pub(crate) fn run() -> Result<()> {
         shown(cargo().args(["build", "--quiet", "--package", "dejima", "--features", "faults"]))
     })?;
     step("end-to-end tests", || shown(cargo().args(["test", "--package", "dejima-tests"])))?;
-    step("up, the whole story, down", up::there_and_back)?;
     say("all steps passed");
     Ok(())
 }

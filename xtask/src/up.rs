@@ -8,10 +8,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dejima_lab::children::Stay;
+use dejima_lab::packages::Package;
 use dejima_lab::platform::{Names, end};
 use dejima_lab::{Binaries, Guest, Platform, Setup, ToStderr, cache, dicom, packages, people};
 
 use crate::codegen::root;
+use crate::consent::{self, Called};
 use crate::step::{say, shown, step};
 use crate::story::{self, Which};
 
@@ -40,6 +42,9 @@ pub(crate) struct UpArguments {
     /// A binary `dejima` to run as it is, instead of one that is built first
     #[arg(long, hide = true)]
     program: Option<PathBuf>,
+    /// One more package of the distribution that is to be there
+    #[arg(long, hide = true, value_name = "PACKAGE")]
+    also_needs: Vec<String>,
 }
 
 /// What `down` does.
@@ -89,12 +94,15 @@ pub(crate) fn up(arguments: UpArguments) -> Result<()> {
     if !is_root()? {
         bail!("`cargo xtask up` makes namespaces and installs packages: run it as root");
     }
-    if !arguments.yes {
-        ask()?;
-    }
+    let also = arguments.also_needs.into_iter().map(|name| Package {
+        name,
+        why: "named with --also-needs".to_owned(),
+    });
+    let missing = packages::missing(packages::needed().into_iter().chain(also).collect())?;
+    ask(arguments.yes, &missing)?;
     let setup = setup(arguments.dir)?;
     let _lock = lock(&setup)?;
-    step("packages", || Ok(packages::install(&ToStderr)?))?;
+    step("packages", || Ok(packages::install_these(&missing, &ToStderr)?))?;
     let binaries = step("Kubernetes and the key server", || Ok(Binaries::get(&ToStderr)?))?;
     let built = match arguments.program {
         Some(program) => program,
@@ -131,20 +139,6 @@ pub(crate) fn down(arguments: DownArguments) -> Result<()> {
     fs::remove_file(&path).with_context(|| format!("cannot remove `{}`", path.display()))
 }
 
-/// A platform of its own with the whole story, ended whatever came of it.
-pub(crate) fn there_and_back() -> Result<()> {
-    let dir = Some(cache::root().join("runs").join(std::process::id().to_string()).join("story"));
-    let told = up(UpArguments {
-        yes: true,
-        story: true,
-        without_story: false,
-        dir: dir.clone(),
-        program: None,
-    });
-    let ended = down(DownArguments { dir });
-    told.and(ended)
-}
-
 fn is_root() -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status").context("cannot read who this is")?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
@@ -153,23 +147,22 @@ fn is_root() -> Result<bool> {
 }
 
 /// Says what will be installed, and on a terminal asks once.
-fn ask() -> Result<()> {
-    let missing = packages::missing()?;
-    if missing.is_empty() || std::env::var_os("CI").is_some() || !std::io::stdin().is_terminal() {
+fn ask(yes: bool, missing: &[Package]) -> Result<()> {
+    let called = Called {
+        yes,
+        ci: std::env::var_os("CI").is_some(),
+        terminal: std::io::stdin().is_terminal(),
+    };
+    let Some(question) = consent::question(called, missing) else {
         return Ok(());
+    };
+    write!(std::io::stderr(), "{question}").context("cannot ask")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    if !consent::is_yes(&answer) {
+        bail!("nothing was installed, and nothing was changed");
     }
-    say("These packages of the distribution are missing and will be installed; none of their services is started:");
-    for package in &missing {
-        say(&format!("    {:<28} {}", package.name, package.why));
-    }
-    say("Into the user's cache go: Kubernetes built from its Go module, OpenBao and DICOM images from the Python index, and the builds.");
-    let _ = write!(std::io::stderr(), "Go on? [Y/n] ");
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("cannot read the answer")?;
-    if line.trim().is_empty() || line.trim().eq_ignore_ascii_case("y") || line.trim().eq_ignore_ascii_case("yes") {
-        return Ok(());
-    }
-    bail!("nothing was changed")
+    Ok(())
 }
 
 /// Builds the binary, without the seam for faults; where it lies.

@@ -11,12 +11,12 @@ use crate::run::{Error, file, finish, succeed};
 use crate::{Reporter, cache};
 
 /// A package and what it is needed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// What it is needed for.
-    pub why: &'static str,
+    pub why: String,
 }
 
 /// The oldest QEMU that emulates a present kernel without faults.
@@ -50,20 +50,29 @@ const NEEDED: [(&str, &str); 24] = [
     ("openssl", "the lab: certificates"),
 ];
 
-/// What is missing on this machine, in the order of the list.
-pub fn missing() -> Result<Vec<Package>, Error> {
+/// What every part needs, in an order that can be read.
+pub fn needed() -> Vec<Package> {
+    let package = |(name, why): (&str, &str)| Package {
+        name: name.to_owned(),
+        why: why.to_owned(),
+    };
+    NEEDED.map(package).into()
+}
+
+/// What of this is missing on this machine, in the same order.
+pub fn missing(mut needed: Vec<Package>) -> Result<Vec<Package>, Error> {
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
-    query.args(NEEDED.map(|(name, _)| name));
+    query.args(needed.iter().map(|package| &package.name));
     // It fails where a package is not even known; what it lists is what counts.
     let output = finish(&mut query, None)?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
     let old = emulator().is_none_or(|major| major < QEMU_AT_LEAST);
-    let packages = NEEDED.iter().filter(|(name, _)| {
-        let renewed = old && (name.starts_with("qemu-") || *name == "seabios");
+    needed.retain(|Package { name, .. }| {
+        let renewed = old && (name.starts_with("qemu-") || name == "seabios");
         renewed || !is_installed(&listed, name)
     });
-    Ok(packages.map(|&(name, why)| Package { name, why }).collect())
+    Ok(needed)
 }
 
 fn is_installed(listed: &str, name: &str) -> bool {
@@ -81,16 +90,19 @@ fn major(said: &str) -> Option<u32> {
     rest.split(|sign: char| !sign.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Installs what is missing; says what and why. Nothing is done where nothing is missing.
+/// Installs what every part needs and is missing; says what and why. Nothing is done where nothing is missing.
 pub fn install(reporter: &dyn Reporter) -> Result<(), Error> {
-    let packages = missing()?;
+    install_these(&missing(needed())?, reporter)
+}
+
+/// Installs these, of which none is there.
+pub fn install_these(packages: &[Package], reporter: &dyn Reporter) -> Result<(), Error> {
     if !packages.is_empty() {
-        let apt = Apt::ready()?;
-        for package in &packages {
+        for package in packages {
             reporter.say(&format!("installing {} ({})", package.name, package.why));
         }
-        let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
-        apt.install(&names)?;
+        let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+        Apt::ready()?.install(&names)?;
     }
     match emulator() {
         Some(major) if major >= QEMU_AT_LEAST => Ok(()),
