@@ -9,6 +9,7 @@ mod admit_examples;
 mod admit_lines;
 mod admit_platform;
 mod api_window;
+mod reconcile_beside;
 mod reconcile_egress;
 mod reconcile_ends;
 mod reconcile_machine;

@@ -1,5 +1,6 @@
 //! What may leave: an address answers once it is listed and attested, and no other; an edit closes it; exposure keeps it closed.
 
+use dejima_lab::Host;
 use dejima_tests::{LEAD, OFFICE, PROVIDER};
 
 use crate::running::{PROJECT, Running};
@@ -10,16 +11,25 @@ const OTHER: &str = "203.0.113.8";
 
 /// An outside behind the host's own uplink: two addresses that answer on TCP port 443. It lives in a network namespace of the
 /// host and ends with it.
-const OUTSIDE: &str = "\
+pub(crate) const OUTSIDE: &str = "\
     unshare --net sleep 900 >/dev/null 2>&1 & pid=$!
     until [ \"$(readlink /proc/$pid/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.05; done
     ip link add up0 type veth peer name eth0 netns $pid
     ip addr add 203.0.113.1/24 dev up0 && ip link set up0 up
     beyond() { nsenter --net=/proc/$pid/ns/net \"$@\"; }
     beyond ip addr add 203.0.113.7/24 dev eth0 && beyond ip addr add 203.0.113.8/24 dev eth0
-    beyond ip link set eth0 up && beyond ip link set lo up
+    beyond ip link set eth0 up && beyond ip link set lo up && beyond ip route add default via 203.0.113.1
     mkdir -p /run/dejima-outside && echo outside > /run/dejima-outside/index.html
     beyond busybox httpd -p 443 -h /run/dejima-outside >/dev/null 2>&1";
+
+/// The control of what does not answer a machine.
+fn both_answer_the_host(host: &Host) {
+    for address in [OPEN, OTHER] {
+        let page = format!("http://{address}:443/index.html");
+        let said = host.run(&["busybox", "wget", "-q", "-O", "-", &page], None).unwrap();
+        assert!(said.contains("outside"), "the control: {address} answers the host");
+    }
+}
 
 #[test]
 fn an_address_answers_once_listed_and_attested_and_no_other_and_exposure_closes_it() {
@@ -60,14 +70,7 @@ fn an_address_answers_once_listed_and_attested_and_no_other_and_exposure_closes_
         let ask = format!("timeout 3 wget -q -O - http://{address}:443/index.html");
         guest.run(&ask, 20).unwrap().output.contains("outside")
     };
-    assert!(
-        platform
-            .host(HOST)
-            .run(&["busybox", "wget", "-q", "-O", "-", "http://203.0.113.8:443/index.html"], None)
-            .unwrap()
-            .contains("outside"),
-        "the control: the outside answers the host"
-    );
+    both_answer_the_host(platform.host(HOST));
     assert!(!answers(OPEN), "an address that nobody attested answers");
 
     let project = format!("{}/{PROJECT}", running.tenant);
@@ -125,6 +128,7 @@ fn an_address_that_no_review_has_seen_stays_closed_and_the_data_waits() {
     let running = Running::new("covered", &[HOST], "usagepolicy-attested.yaml", 1 << 40);
     let platform = &running.platform;
     platform.host(HOST).run(&["sh", "-c", OUTSIDE], None).unwrap();
+    both_answer_the_host(platform.host(HOST));
     running.apply(&[]);
     platform.ready(&running.tenant, PROJECT);
     let first = running.agree();

@@ -49,17 +49,6 @@ fn a_window_ends_by_itself_with_operator_and_api_stopped_and_without_libvirt() {
     assert_eq!(placed, "False", "{reason}: {why}");
     assert!(HOSTS.iter().all(|host| why.contains(host)), "{why}");
     let guests: Vec<_> = domains.iter().map(|(host, domain)| running.look_into(host, domain)).collect();
-    let address = guests[0]
-        .succeed("ip -4 -o addr show dev eth0 | awk '{print $4}' | cut -d/ -f1", 20)
-        .unwrap();
-    assert!(
-        !guests[1].run(&format!("ping -c 1 -W 2 {address}"), 20).unwrap().is_success(),
-        "the other project answers"
-    );
-    assert!(
-        guests[0].run(&format!("ping -c 1 -W 2 {address}"), 20).unwrap().is_success(),
-        "the control"
-    );
     running.platform.within(30, "the data in both guests", || {
         guests.iter().all(|guest| guest.run("ls /data/ct-mr/CT", 20).unwrap().is_success())
     });

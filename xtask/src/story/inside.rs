@@ -8,11 +8,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use dejima_lab::{Agent, Host};
 
+use super::outside::{LISTED, Site};
 use super::screen::{says, took};
 use super::{Story, text};
 
 /// What is told to the machine and written in it, where nobody else may read it again.
 pub(super) const CANARY: &str = "canary-of-the-story-7f3a91c2";
+
+/// Where machines of clouds ask who they are.
+const METADATA: &str = "169.254.169.254";
 
 /// Path and SHA-256 of every file below a directory, by the program of that name.
 pub(super) fn digests(folder: &Path) -> Result<BTreeMap<String, String>> {
@@ -82,7 +86,7 @@ impl Story<'_> {
         self.awaits("the dataset after the reboot", 30, || agent.succeed("ls /data/ct-mr/*", 5).is_ok())?;
         took("after a reboot the volume and the dataset are there again", begun)?;
         agent.succeed(&format!("echo {CANARY} > /run/in-memory"), 10)?;
-        nobody_answers(&agent)?;
+        nobody_answers(&agent, self.host_of(&self.osaka)?)?;
         self.nothing_is_readable()
     }
 
@@ -130,22 +134,30 @@ pub(super) fn writing_fails(agent: &Agent) -> Result<()> {
     says(&format!("in the machine: writing fails ({said}); the volume beside it is writable"))
 }
 
-/// The machine reaches itself, and nobody else.
-fn nobody_answers(agent: &Agent) -> Result<()> {
-    agent
-        .succeed("ping -c 1 -W 1 127.0.0.1", 10)
-        .context("the control: the machine answers itself")?;
+/// Addresses that answer the host itself do not answer the machine on it.
+fn nobody_answers(agent: &Agent, host: &Host) -> Result<()> {
     let routes = agent.succeed("ip -o -4 addr show scope global | awk '{print $4}'", 10)?;
     let (own, _) = routes.split_once('/').context("the machine has an address")?;
     let (net, _) = own.rsplit_once('.').context("an IPv4 address")?;
-    for (what, address) in [
-        ("the host, at its network's first address", format!("{net}.1")),
-        ("a cloud's metadata address", "169.254.169.254".to_owned()),
-        ("the outside", "192.0.2.1".to_owned()),
-    ] {
+    let _site = Site::behind(host)?;
+    // Where a cloud has one, a service of the host's answers there.
+    let metadata = [METADATA, "dev", "lo"];
+    host.run(&[&["ip", "address", "replace"][..], &metadata].concat(), None)?;
+    let gateway = format!("{net}.1");
+    let mut answering = Vec::new();
+    for address in [gateway.as_str(), METADATA, LISTED] {
+        let ping = ["busybox", "ping", "-c", "1", "-W", "1", address];
+        host.run(&ping, None)
+            .with_context(|| format!("the control: {address} answers the host itself"))?;
         if agent.run(&format!("ping -c 1 -W 1 {address}"), 10)?.is_success() {
-            bail!("{what} ({address}) answers the machine");
+            answering.push(address);
         }
     }
-    says(&format!("the machine is {own}; neither the host nor the outside answers it"))
+    host.run(&[&["ip", "address", "del"][..], &metadata].concat(), None)?;
+    if !answering.is_empty() {
+        bail!("{} answers the machine", answering.join(", "));
+    }
+    says(&format!(
+        "the machine is {own}; its gateway, a metadata service and a site outside answer the host, and not the machine"
+    ))
 }

@@ -12,7 +12,7 @@ use super::{Story, Tenant, example};
 /// The dataset whose policy lets attested egress be.
 const DATASET: &str = "ct-mr-outside";
 /// What is listed, and what is beside it.
-const LISTED: &str = "192.0.2.7";
+pub(super) const LISTED: &str = "192.0.2.7";
 const BESIDE: &str = "192.0.2.8";
 
 /// A site's network behind a host: one more namespace with two addresses at which port 443 answers.
@@ -41,13 +41,14 @@ echo "$site"
 "#;
 
 /// The namespace goes with its process, and both ends of the link with it.
-struct Site<'a> {
+pub(super) struct Site<'a> {
     host: &'a Host,
     process: String,
 }
 
 impl<'a> Site<'a> {
-    fn behind(host: &'a Host) -> Result<Self> {
+    /// Lays it; both addresses have answered the host itself.
+    pub(super) fn behind(host: &'a Host) -> Result<Self> {
         let process = host.run(&["bash", "-c", BEGIN], None)?.trim().to_owned();
         Ok(Self { host, process })
     }
