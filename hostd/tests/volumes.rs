@@ -145,5 +145,6 @@ async fn a_pool_that_cannot_be_read_is_unknown_and_a_name_leads_nowhere_else() {
     std::fs::write(dir.path().join("p-1"), b"a file where a directory should be").unwrap();
     assert_eq!(pool.observe(&"p-1".into()).await, Seen::Unknown);
     assert_eq!(pool.observe(&"p-2".into()).await, Seen::Absent, "the control");
+    assert!(pool.file(&"p-2".into(), &"work".into()).is_ok(), "the control");
     assert!(pool.file(&"../p".into(), &"work".into()).is_err() && pool.file(&"p-1".into(), &"../work".into()).is_err());
 }

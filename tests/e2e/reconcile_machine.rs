@@ -150,5 +150,8 @@ fn data_appears_in_the_running_machine_and_is_gone_with_the_grant() {
     running.platform.host_mut(HOST).stop().unwrap();
     for secret in secrets {
         assert!(!stands(secret, &disk), "`{secret}` lies on the host's disk after a power cut");
+        std::fs::write(disk.join("control"), format!("....{secret}....")).unwrap();
+        assert!(stands(secret, &disk), "the control: the same search finds `{secret}`");
+        std::fs::remove_file(disk.join("control")).unwrap();
     }
 }

@@ -178,9 +178,15 @@ fn what_is_sealed_opens_with_its_key_alone_file_for_file_and_is_the_same_each_ti
     assert_eq!(first["files"], files.len() as u64);
     assert_eq!(sealing.opened("ct-mr", &first), files);
 
-    // Nothing of a file is readable in the store; the same search finds it in the source.
-    let holds = |folder: &Path| Command::new("grep").args(["-rqa", "DICM"]).arg(folder).status().unwrap().success();
-    assert!(holds(&sealing.source), "the control");
+    // Nothing of a file is readable in the store; the same search finds it in the source, and in the images once they are opened.
+    let search = |folder: &Path, which: &str| {
+        let mut grep = Command::new("grep");
+        grep.args(["-rqa", &format!("--include={which}"), "DICM"]).arg(folder);
+        grep.status().unwrap().success()
+    };
+    let holds = |folder: &Path| search(folder, "*");
+    let images = sealing.platform.dir().join("opened");
+    assert!(holds(&sealing.source) && search(&images, "image"), "the control");
     assert!(!holds(&sealing.platform.image_store()), "the store holds plain data");
     assert_eq!(
         std::fs::read_dir(sealing.platform.host_dir(INTAKE).join("scratch"))

@@ -114,6 +114,7 @@ fn life(platform: &mut Platform, tenant: &str, manifest: &str, case: &str) -> Va
     platform.world.create(LEAD, manifest).accepted();
     wait(platform, &format!("{case}: ready and mounted"), &world_ready);
     let shape = shape(platform);
+    assert_eq!(keys(platform), (true, true), "{case}: the control of what is gone afterwards");
     platform
         .world
         .run(LEAD, &["delete", "isolatedproject", "liver-ct", "-n", tenant, "--wait=false"])
@@ -134,6 +135,16 @@ fn wait(platform: &mut Platform, what: &str, so: &dyn Fn(&Platform) -> bool) {
     }
 }
 
+/// Whether the key server has a key of a project, and whether the host may use any.
+fn keys(platform: &Platform) -> (bool, bool) {
+    let keys = platform.keys.run(&["list", "transit/keys"], None).unwrap();
+    let policy = platform
+        .keys
+        .run(&["policy", "read", &format!("dejima-host-{HOST}")], None)
+        .unwrap();
+    (keys.contains("project-"), policy.contains("path"))
+}
+
 /// After every life the same is left: nothing, and a free host.
 fn nothing_is_left(platform: &Platform, case: &str) {
     assert_eq!(platform.remembered(HOST)["projects"], json!({}), "{case}: left on the host");
@@ -143,13 +154,11 @@ fn nothing_is_left(platform: &Platform, case: &str) {
     );
     let plans = platform.world.run(ADMIN, &["get", "hostplans", "-A", "-o", "name"]).accepted();
     assert_eq!(plans.trim(), "", "{case}: host plans are left");
-    let keys = platform.keys.run(&["list", "transit/keys"], None).unwrap_or_default();
-    assert!(!keys.contains("project-"), "{case}: keys are left: {keys}");
-    let policy = platform
-        .keys
-        .run(&["policy", "read", &format!("dejima-host-{HOST}")], None)
-        .unwrap_or_default();
-    assert!(!policy.contains("path"), "{case}: the host may still use keys: {policy}");
+    assert_eq!(
+        keys(platform),
+        (false, false),
+        "{case}: keys are left, or the host may still use some"
+    );
     let phase = |phase: &str| {
         platform
             .records()
