@@ -41,6 +41,13 @@ impl Story<'_> {
         if !opens(&thief, &self.volume_key(&uid, &wrapped)?)? {
             bail!("the control: the volume does not open with its key either");
         }
+        let held = || {
+            let object = self.platform.world.get("", "host", &host)?;
+            Ok::<_, anyhow::Error>(text(&object, "/status/heldBy/uid") == uid)
+        };
+        if !held()? {
+            bail!("the control: {host} is not held by the project before either");
+        }
         let begun = Instant::now();
         self.delete(&osaka)?;
         took("network, mounts, machine and key are gone, then the bytes", begun)?;
@@ -49,8 +56,7 @@ impl Story<'_> {
         }
         std::fs::remove_file(&thief).context("cannot remove the copy")?;
         says("a copy of the host's disk opened a moment ago; the key server opens its key no more")?;
-        let held = self.platform.world.get("", "host", &host)?;
-        if held.pointer("/status/heldBy").is_some_and(|by| !by.is_null()) {
+        if held()? {
             bail!("{host} is still held");
         }
         self.receipt(&osaka)?;
