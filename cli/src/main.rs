@@ -2,9 +2,11 @@
 //!
 //! Under the name `kubectl-dejima` the same binary is a kubectl plugin: everything it does for people, kubectl can do too.
 
+mod doctor;
 mod explain;
 mod gate;
 mod ledger;
+mod listen;
 mod people;
 mod receipt;
 mod roles;
@@ -13,7 +15,7 @@ mod words;
 use std::io::Write as _;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A private cloud for medical AI.
 #[derive(Debug, Parser)]
@@ -55,6 +57,15 @@ enum Command {
     /// Acts on a grant, under your own login
     #[command(subcommand)]
     Grant(people::GrantCommand),
+    /// Says what this machine lacks to be a host, each with its remedy
+    Doctor(doctor::DoctorArguments),
+    /// Prints what a shell completes for this program
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    Man,
     /// Checks receipts
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
@@ -93,6 +104,12 @@ async fn main() -> Result<()> {
         Command::Terms(command) => people::terms(config, command).await,
         Command::Attest(arguments) => people::attest(config, arguments).await,
         Command::Grant(command) => people::grant(config, command).await,
+        Command::Doctor(arguments) => doctor::run(arguments, lang).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "dejima", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
         Command::Receipt(command) => receipt::run(command, lang),
     }
 }

