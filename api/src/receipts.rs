@@ -9,7 +9,6 @@ use axum::extract::{Path, Query, State as Held};
 use axum::http::StatusCode;
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
 use dejima_crds::bounded::Uid;
-use dejima_crds::names;
 use dejima_crds::receipt::{DOCUMENT, PUBLIC_KEYS, Receipt, Signed, State, entity};
 use dejima_ledger::{Error, Ledger, Record};
 use jiff::Timestamp;
@@ -85,8 +84,8 @@ pub(crate) async fn issue(
         return Err(Problem::refused("only the platform's operator issues receipts"));
     }
     let Json(signed) = signed?;
-    if signed.receipt.id != names::receipt_id(&signed.receipt.project.uid) {
-        let detail = "the id of a receipt is made from its project's UID";
+    if signed.receipt.id != signed.receipt.own_id() {
+        let detail = "the id of a receipt is made from its project's UID, and of a volume's receipt from its name and time too";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "NotItsId", detail));
     }
     let (new, standing) = in_ledger(&window, move |ledger| append(ledger, &caller.login, signed)).await?;
@@ -94,7 +93,7 @@ pub(crate) async fn issue(
     Ok((status, Json(standing)))
 }
 
-/// The newest of each project, in the order in which projects ended.
+/// The newest of each project and volume, in the order in which they ended.
 fn newest(ledger: &Ledger) -> Result<Vec<Signed>, Error> {
     let mut indices = ledger.named(&entity(&"".into()))?;
     indices.sort_unstable();

@@ -131,7 +131,7 @@ pub(crate) fn all() -> Vec<Route> {
         .gives::<Appended>(),
         Route::get(
             "/api/v1/receipts",
-            "The newest receipt of each project that you may list receipts of",
+            "The newest receipt of each project, and of each volume that was destroyed, where you may list receipts",
             || get(receipts::list),
         )
         .query(NAMESPACE)

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Subcommand;
+use dejima_crds::bounded::Label;
 use dejima_crds::receipt::{DOCUMENT, Receipt, Signed, State};
 use dejima_crds::text::Language;
 use ring::signature::{ED25519, UnparsedPublicKey};
@@ -104,6 +105,9 @@ fn said(receipt: &Receipt, lang: Language) -> Vec<String> {
         ..
     } = receipt;
     let volumes = receipt.volumes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(volume) = &receipt.volume {
+        return of_volume(receipt, volume, lang);
+    }
     let mut lines = vec![match (receipt.state, lang) {
         (State::Final, Language::En) => format!("verified: the receipt {id} of {project} (UID {}) is final", project.uid),
         (State::Partial, Language::En) => format!("verified: the receipt {id} of {project} (UID {}) is partial", project.uid),
@@ -127,6 +131,36 @@ fn said(receipt: &Receipt, lang: Language) -> Vec<String> {
         });
     }
     lines
+}
+
+/// What the receipt of one volume says: the project, and the key that its key was wrapped with, go on.
+fn of_volume(receipt: &Receipt, volume: &Label, lang: Language) -> Vec<String> {
+    let Receipt {
+        id,
+        project,
+        key_destroyed_at: at,
+        hosts,
+        ..
+    } = receipt;
+    let hosts = hosts.iter().map(|host| host.host.to_string()).collect::<Vec<_>>().join(", ");
+    match lang {
+        Language::En => vec![
+            format!(
+                "verified: the receipt {id} of volume {volume} of {project} (UID {}) is final",
+                project.uid
+            ),
+            format!("  its key and its bytes were gone from {hosts} at {at}"),
+            "  a copy that somebody took of both before can be opened as long as the project's own key lives".to_owned(),
+        ],
+        Language::Ja => vec![
+            format!(
+                "検証済み: {project} (UID {}) のボリューム {volume} の受領証 {id} は確定している",
+                project.uid
+            ),
+            format!("  鍵とデータの消滅を確認: {hosts} {at}"),
+            "  事前に両方の写しを取った者は、プロジェクトの鍵があるかぎり開くことができる".to_owned(),
+        ],
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +194,11 @@ mod tests {
         let document = signed(&ours).document().unwrap();
         let receipt = verify(&document, &keys(&ours)).unwrap();
         assert!(said(&receipt, Language::En)[0].contains("is final") && said(&receipt, Language::Ja)[0].contains("確定"));
+        let of_volume = Receipt {
+            volume: Some("more".into()),
+            ..receipt
+        };
+        assert!(said(&of_volume, Language::En).join(" ").contains("volume more of osaka/liver"));
         assert!(verify(&document, &keys(&fresh)).is_err());
         assert!(verify(&signed(&fresh).document().unwrap(), &keys(&ours)).is_err());
         assert!(verify(&document, &[]).is_err());

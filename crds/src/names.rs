@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::GROUP;
-use crate::bounded::{KeyName, Label, Login, ObjectName, ShardId, Uid};
+use crate::bounded::{KeyName, Label, Line, Login, ObjectName, ShardId, Uid};
 
 /// The finalizer that keeps an object until its end was carried out.
 pub const FINALIZER: &str = "dejima.dev/end";
@@ -68,6 +68,18 @@ pub fn receipt_id(project: &Uid) -> Uid {
     Uid::from(id(project, "receipt").to_string())
 }
 
+/// The id of the receipt of a volume that was destroyed at this time: one of that name may be made, and destroyed, again.
+pub fn volume_receipt_id(project: &Uid, volume: &Label, at: &Line) -> Uid {
+    Uid::from(id(project, &format!("receipt/{volume}/{at}")).to_string())
+}
+
+/// The name of the ConfigMap that bears the receipt of a volume of a project.
+pub fn volume_receipt_name(name: &ObjectName, volume: &Label, receipt: &Uid) -> ObjectName {
+    let short: String = name.as_str().chars().take(150).collect();
+    let digits: String = receipt.as_str().chars().take(8).collect();
+    ObjectName::from(format!("receipt-{}-{volume}-{digits}", short.trim_end_matches(['-', '.'])))
+}
+
 /// The name of the ConfigMap that bears a project's receipt: who looks for it knows the project's name, and another
 /// project of that name has another.
 pub fn receipt_name(name: &ObjectName, project: &Uid) -> ObjectName {
@@ -121,6 +133,12 @@ mod tests {
         let long = format!("{}.{}", "a".repeat(199), "b".repeat(50));
         let name = receipt_name(&long.as_str().into(), &"9b1deb4d-3b7d".into());
         assert!(name.as_str().len() <= 253 && name.as_str().ends_with("a-9b1deb4d"), "{name}");
+        let volume = volume_receipt_name(&long.as_str().into(), &"v".repeat(63).as_str().into(), &"5e1deb4d-3b7d".into());
+        assert!(volume.as_str().len() <= 253 && volume.as_str().ends_with("v-5e1deb4d"), "{volume}");
+        assert_ne!(
+            volume_receipt_id(&"u".into(), &"a".into(), &"t".into()),
+            volume_receipt_id(&"u".into(), &"a".into(), &"s".into())
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Receipts: signed proof that the keys of a project were destroyed. Plain types, the wire form.
+//! Receipts: signed proof that the keys of a project, or of one of its volumes, were destroyed. Plain types, the wire form.
 //!
 //! What is signed is the RFC 8785 form of [`Receipt`]. The same facts always make the same receipt, byte for byte, and
 //! an Ed25519 signature is a function of key and message: a receipt that is issued twice is one.
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounded::{Label, Line, ObjectName, Period, Signature, Uid};
 use crate::digest::{NotJson, canonical};
 use crate::grant::ProjectRef;
+use crate::names;
 
 /// The transit key that signs receipts; it never leaves the key server.
 pub const KEY: &str = "dejima-receipts";
@@ -25,13 +26,17 @@ pub const PROJECT_LABEL: &str = "dejima.dev/project";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Receipt {
-    /// Its id: made from the project's UID, so that a project has one.
+    /// Its id: made from what it is about, so that a project has one, and so has each volume that it has destroyed.
     pub id: Uid,
     /// The project.
     pub project: ProjectRef,
+    /// The one volume that it is about, while the project goes on; absent where it is about the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Label>,
     /// How far it is.
     pub state: State,
-    /// When the project's key was destroyed (RFC 3339).
+    /// When the project's key was destroyed (RFC 3339). Of a volume: when its own key, which lay wrapped beside it, was seen to be
+    /// gone. The project's key, with which it was wrapped, lives on.
     pub key_destroyed_at: Line,
     /// Every host that had a plan of the project.
     pub hosts: Vec<HostEnd>,
@@ -104,6 +109,24 @@ pub enum Unreadable {
     NotJson(#[from] NotJson),
 }
 
+impl Receipt {
+    /// The id that a receipt about this has.
+    pub fn own_id(&self) -> Uid {
+        match &self.volume {
+            None => names::receipt_id(&self.project.uid),
+            Some(volume) => names::volume_receipt_id(&self.project.uid, volume, &self.key_destroyed_at),
+        }
+    }
+
+    /// The name of the ConfigMap that bears it.
+    pub fn object_name(&self) -> ObjectName {
+        match &self.volume {
+            None => names::receipt_name(&self.project.name, &self.project.uid),
+            Some(volume) => names::volume_receipt_name(&self.project.name, volume, &self.id),
+        }
+    }
+}
+
 impl Signed {
     /// The document: canonical JSON.
     pub fn document(&self) -> Result<String, NotJson> {
@@ -140,6 +163,7 @@ mod tests {
                     name: "liver".into(),
                     uid: "p-1".into(),
                 },
+                volume: None,
                 state: State::Partial,
                 key_destroyed_at: "2026-11-24T00:00:00Z".into(),
                 hosts: vec![HostEnd {

@@ -6,7 +6,8 @@
 #   volume PATH new|kept SERIAL
 #   dataset PATH SERIAL SERIAL ...
 #   end
-# Its disk is replaced for each change. The whole one that came last is obeyed, even while there is none.
+# Its disk is replaced for each change. The whole one that came last is obeyed, even while there is none. Behind the text it
+# holds 16 MiB of nothing: they are read, once, to say that what the map does not name is used no more.
 # Disks are known by their serials alone, and told apart by `diskseq`, which the kernel (5.15 or newer) never gives twice.
 # While nothing changes only names and numbers in /sys are read. Neither network nor udev nor an agent is needed.
 #
@@ -19,6 +20,7 @@ run=/run/dejima
 tab=$(printf '\t')
 # A kernel stacks at most 500 layers, and their names must fit into a page: more of them are stacked in two storeys.
 most_layers=400
+behind_text=16777216
 
 say() {
 	printf 'dejima: %s\n' "$*"
@@ -62,7 +64,7 @@ identify() {
 		fi
 		case $serial in
 		'' | *[!0-9A-Za-z-]*) continue ;;
-		dejimamap*) maps="$maps $name:$seq"; continue ;;
+		dejimamap*) maps="$maps $name:$seq:$size"; continue ;;
 		esac
 		case $name in vd*) serial=vd-$serial ;; esac
 		# Of two with one serial the earlier is about to go.
@@ -97,9 +99,10 @@ find_disks() {
 read_maps() {
 	torn=
 	for word in $maps; do
-		name=${word%%:*} seq=${word##*:}
+		name=${word%%:*} size=${word##*:} seq=${word#*:}
+		seq=${seq%:*}
 		[ "$seq" -gt "$used" ] || continue
-		{ tr -d '\000' >"$run/text" <"/dev/$name"; } 2>/dev/null
+		{ head -c $((size * 512 - behind_text)) "/dev/$name" | tr -d '\000' >"$run/text"; } 2>/dev/null
 		first='' sum=none
 		{ IFS= read -r first && sum=$(sha256sum); } <"$run/text"
 		key=map
@@ -139,13 +142,21 @@ take_over() {
 	mv "$run/want.new" "$run/want"
 }
 
-# What left the map, or lost a disk, goes at once. have/KEY: kind, path, serials; then the disks behind them.
+# What left the map, or lost a disk, goes at once; a volume whose disk is still there goes when nothing uses it any more.
+# have/KEY: kind, path, serials; then the disks behind them.
 take_away() {
+	held=
 	for file in "$run"/have/*; do
 		[ -e "$file" ] || continue
 		{ IFS=$tab read -r kind path serials && IFS= read -r was; } <"$file"
-		if [ -e "$run/wanted/${file##*/}" ] && find_disks "$serials" && [ "$behind" = "$was" ]; then continue; fi
-		umount -l "$path"
+		key=${file##*/} there=
+		if find_disks "$serials" && [ "$behind" = "$was" ]; then there=$kind; fi
+		if [ -n "$there" ] && [ -e "$run/wanted/$key" ]; then continue; fi
+		if [ "$there" = volume ]; then
+			let_go || continue
+		else
+			umount -l "$path"
+		fi
 		# What is mounted beneath a path goes with it.
 		for other in "$run"/have/*; do
 			{ IFS=$tab read -r kind inner serials; } <"$other"
@@ -163,9 +174,18 @@ take_away() {
 	done
 }
 
+# Nobody loses what he writes: a volume that is used is written down and stays, and the platform waits for it.
+let_go() {
+	umount "$path" 2>/dev/null && return
+	sync
+	complain "volume $path is used: it goes when nothing uses it any more"
+	held="$held$path$tab"
+	return 1
+}
+
 forget() {
 	unstack "$run/stacks/$1"
-	rm -f "$run/have/$1"
+	rm -f "$run/have/$1" "$run/said/$1"
 	say "$2 is gone"
 }
 
@@ -180,7 +200,8 @@ unstack() {
 
 # What is not there yet, in the order of the map; what lies beneath something that is missing waits for it.
 bring_up() {
-	pending=$torn missing=
+	# Where a volume has not gone yet, nothing else comes.
+	pending=$torn$held missing=$held
 	while IFS=$tab read -r key kind path age serials <&3; do
 		[ ! -e "$run/have/$key" ] || continue
 		if waits; then continue; fi
@@ -300,12 +321,21 @@ tell() {
 	mv "$run/state.new" "$run/state"
 }
 
+# Says that what the map does not name is used no more.
+answer() {
+	[ -z "$held" ] && [ "$used" != "$answered" ] || return
+	for word in $maps; do
+		name=${word%%:*} seq=${word#*:}
+		[ "${seq%:*}" = "$used" ] && cat "/dev/$name" >/dev/null 2>&1 && answered=$used
+	done
+}
+
 obey() {
 	for module in virtio_scsi sd_mod erofs ext4 overlay; do modprobe -q "$module" 2>/dev/null; done
 	for folder in seen disk have said size shard shards stacks wanted; do mkdir -p "$run/$folder"; done
 	[ -e "$run/want" ] || : >"$run/want"
 	echo $$ >"$run/pid"
-	used=0 before=none lively=0 tick=0 pending='' maps='' torn=
+	used=0 answered=0 held='' before=none lively=0 tick=0 pending='' maps='' torn=
 	while :; do
 		scan
 		tick=$(((tick + 1) % 5))
@@ -321,6 +351,7 @@ obey() {
 		bring_up
 		grow_all
 		tell
+		answer
 		doze
 	done
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase, version_entity};
-use dejima_crds::bounded::Label;
+use dejima_crds::bounded::{Label, Uid, WrappedKey};
 use dejima_crds::host_plan::{MountPlan, ProjectPlan};
 use dejima_plan::Seen;
 use dejima_plan::effect::{Effect, through};
@@ -38,19 +38,22 @@ pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &Projec
             through(gate, named("format"), drivers.storage.format(uid, volume, &key)).await?;
         }
         Action::GrowVolume(volume) => through(gate, named(verb), drivers.storage.grow(uid, volume)).await?,
+        Action::AttachVolume(machine, volume) => {
+            let wrapped = wrapped_key(drivers, uid, &volume.name).await?;
+            let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&plan.key, &wrapped)).await?;
+            through(gate, named("give-key"), drivers.machines.give_key(uid, &volume.serial, &key)).await?;
+            through(gate, named(verb), drivers.machines.attach_volume(uid, machine, volume)).await?;
+        }
+        Action::ResizeVolume(machine, volume) => through(gate, named(verb), drivers.machines.resize_volume(uid, machine, volume)).await?,
+        Action::DetachVolume(machine, name) => through(gate, named(verb), drivers.machines.detach_volume(uid, machine, name)).await?,
         Action::Define(domain) => through(gate, named(verb), drivers.machines.define(plan, domain)).await?,
         Action::Start(domain) => {
-            let volumes = drivers.storage.observe(uid).await;
             for volume in plan
                 .volumes
                 .iter()
                 .filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine))
             {
-                let wrapped = volumes
-                    .present()
-                    .and_then(|all| all.iter().find(|known| known.name == volume.name))
-                    .and_then(|known| known.wrapped_key.clone());
-                let wrapped = wrapped.ok_or_else(|| Error::Missing(format!("volume {} has no wrapped key", volume.name)))?;
+                let wrapped = wrapped_key(drivers, uid, &volume.name).await?;
                 let key = through(gate, named("unwrap-key"), drivers.keys.unwrap(&plan.key, &wrapped)).await?;
                 through(gate, named("give-key"), drivers.machines.give_key(uid, &volume.serial, &key)).await?;
             }
@@ -80,6 +83,14 @@ pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &Projec
         Action::RemoveNetwork => through(gate, named(verb), drivers.network.remove(uid)).await?,
     }
     Ok(None)
+}
+
+/// The wrapped key that lies beside a volume.
+async fn wrapped_key(drivers: &Drivers, uid: &Uid, name: &Label) -> Result<WrappedKey, Error> {
+    let volumes = drivers.storage.observe(uid).await;
+    let found = volumes.present().and_then(|all| all.iter().find(|known| known.name == *name));
+    let wrapped = found.and_then(|known| known.wrapped_key.clone());
+    wrapped.ok_or_else(|| Error::Missing(format!("volume {name} has no wrapped key")))
 }
 
 /// The beginning of a mount in one machine: an activity of its own each time.

@@ -142,6 +142,12 @@ pub trait Machines: Send + Sync {
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error>;
     /// Takes a shard away, whether or not the guest agrees.
     async fn detach(&self, project: &Uid, machine: &Label, serial: &Label) -> Result<(), Error>;
+    /// Attaches a volume to a machine that runs, for reading and writing.
+    async fn attach_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error>;
+    /// Lets a machine that runs see as much of a volume as the plan says; the file is as large already.
+    async fn resize_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error>;
+    /// Takes a volume from a machine that runs. One that does not leave harms nothing: it is tried again.
+    async fn detach_volume(&self, project: &Uid, machine: &Label, name: &Label) -> Result<(), Error>;
     /// Replaces the map of mounts.
     async fn tell(&self, project: &Uid, machine: &Label, map: &[MapEntry]) -> Result<(), Error>;
     /// Pulls the plug.

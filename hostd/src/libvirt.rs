@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dejima_crds::bounded::{Digest, Label, Uid};
 use dejima_crds::host::{Capacity, Engine, EngineKind};
-use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan};
+use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_crds::names;
 use dejima_plan::Seen;
 use dejima_plan::host::{DomainSeen, DomainState, MapEntry, MapKind, definition, map_digest};
@@ -33,12 +33,12 @@ use virt::sys;
 pub use self::kvm::kvm_works;
 
 use self::calls::Calls;
-use self::domains::{describe, forget_secret, libvirt, lookup, next_definition, state, there};
+use self::domains::{bytes_read, describe, forget_secret, libvirt, lookup, next_definition, size, state, there};
 use self::process::Process;
 use self::xml::{Disk, Found, Lun, Machine, secret_id};
 use crate::driver::{Error, Machines, PlainKey};
 use crate::fetch::Cache;
-use crate::map::{map_disk, map_serial};
+use crate::map::{ANSWER, map_disk, map_serial, write_disk};
 use crate::seed::seed;
 use crate::volumes::Pool;
 
@@ -80,6 +80,29 @@ struct Started {
     process: Process,
     // Of the definition as libvirt has it for the next start: who changes it is found out.
     xml: Digest,
+}
+
+/// A domain of ours, as it was found.
+struct Look {
+    found: Found,
+    state: DomainState,
+    // Of the definition that the next start takes.
+    xml: Digest,
+    // How large its volumes are in it, by file; of one that is off nobody can tell.
+    sizes: BTreeMap<PathBuf, u64>,
+    // How much it has read of its map of mounts.
+    read: u64,
+}
+
+/// The disk with the map of mounts: the newest of two, while one replaces the other.
+fn map_of(found: &Found) -> Option<&Disk> {
+    found.disks.iter().rev().find(|disk| told(disk).is_some())
+}
+
+/// The digest of the map that a disk holds.
+fn told(disk: &Disk) -> Option<Digest> {
+    let name = disk.file.file_name()?.to_str()?;
+    Some(Digest::from(format!("sha256:{}", name.strip_prefix("map-")?)))
 }
 
 /// Whether nothing was ever written to a volume behind its header: its file has no data there (lseek(2), SEEK_DATA).
@@ -172,20 +195,29 @@ impl Libvirt {
         if gone { Ok(()) } else { Err(error) }
     }
 
-    fn seen(&self, found: Found, state: DomainState, xml: &Digest) -> DomainSeen {
+    fn seen(&self, look: Look) -> DomainSeen {
+        let Look {
+            found,
+            state,
+            xml,
+            sizes,
+            read,
+        } = look;
         let started = self.started(&found.project);
         let kept = started.iter().find(|started| started.machine == found.machine);
         let shards = self.cache.shards();
         let serial = |disk: &Disk| disk.file.starts_with(&shards).then(|| disk.serial.as_str().into());
-        // The newest of two, while one replaces the other.
-        let map = found.disks.iter().rev().find_map(|disk| {
-            let name = disk.file.file_name()?.to_str()?;
-            Some(Digest::from(format!("sha256:{}", name.strip_prefix("map-")?)))
-        });
+        let map = map_of(&found).and_then(told);
+        let volume = |disk: &Disk| {
+            let name = self.pool.name_of(&found.project, &disk.file)?;
+            Some((name, sizes.get(&disk.file).copied().unwrap_or(0)))
+        };
         DomainSeen {
             shards: found.disks.iter().filter_map(serial).collect(),
+            volumes: found.disks.iter().filter_map(volume).collect(),
             map: map.filter(|_| state != DomainState::Shutoff),
-            changed: kept.is_some_and(|started| started.xml != *xml),
+            answered: read >= ANSWER,
+            changed: kept.is_some_and(|started| started.xml != xml),
             machine: found.machine,
             definition: found.definition,
             state,
@@ -193,14 +225,26 @@ impl Libvirt {
     }
 
     /// All domains of ours.
-    async fn all(&self) -> Result<Vec<(Found, DomainState, Digest)>, Error> {
-        let look = |connection: &Connect| {
+    async fn all(&self) -> Result<Vec<Look>, Error> {
+        let pool = self.pool.clone();
+        let look = move |connection: &Connect| {
             let domains = connection.list_all_domains(0).map_err(libvirt("list", "domains"))?;
             let mut all = Vec::new();
             for domain in domains {
                 if let Some((domain, found)) = describe(domain)? {
                     let state = state(&domain)?;
-                    all.push((found, state, next_definition(&domain)?));
+                    let on = state != DomainState::Shutoff;
+                    let volumes = found
+                        .disks
+                        .iter()
+                        .filter(|disk| on && pool.name_of(&found.project, &disk.file).is_some());
+                    all.push(Look {
+                        sizes: volumes.map(|disk| (disk.file.clone(), size(&domain, disk))).collect(),
+                        read: map_of(&found).filter(|_| on).map_or(0, |map| bytes_read(&domain, map)),
+                        xml: next_definition(&domain)?,
+                        found,
+                        state,
+                    });
                 }
             }
             Ok(all)
@@ -209,7 +253,15 @@ impl Libvirt {
     }
 
     /// Plugs a LUN into a running machine, at the first number that is free.
-    async fn plug(&self, project: &Uid, machine: &Label, file: PathBuf, serial: String, secret: Option<String>) -> Result<(), Error> {
+    async fn plug(
+        &self,
+        project: &Uid,
+        machine: &Label,
+        file: PathBuf,
+        serial: String,
+        secret: Option<String>,
+        writable: bool,
+    ) -> Result<(), Error> {
         let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
         let plug = move |connection: &Connect| {
             let (domain, found) = there(connection, &uuid, &machine)?;
@@ -223,12 +275,36 @@ impl Libvirt {
                 serial: &serial,
                 unit,
                 secret: secret.as_deref(),
-                writable: false,
+                writable,
             };
             let attached = domain.attach_device_flags(&lun.element().text()?, sys::VIR_DOMAIN_AFFECT_LIVE);
             attached.map_err(libvirt("attach to", machine.to_string()))
         };
         self.calls.call("attach a disk", CHANGE, plug).await
+    }
+
+    /// Plugs in what is encrypted. Whatever came of it, its key does not stay.
+    async fn plug_opened(
+        &self,
+        project: &Uid,
+        machine: &Label,
+        file: Result<PathBuf, Error>,
+        serial: &Label,
+        writable: bool,
+    ) -> Result<(), Error> {
+        let secret = secret_id(serial)?;
+        let plugged = match file {
+            Ok(file) => {
+                self.plug(project, machine, file, serial.to_string(), Some(secret.clone()), writable)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let forgotten = self
+            .calls
+            .call("forget a key", CHANGE, move |connection| forget_secret(connection, &secret))
+            .await;
+        plugged.and(forgotten)
     }
 
     /// Takes LUNs away. Whether all of them are gone.
@@ -295,13 +371,15 @@ impl Machines for Libvirt {
                 state: DomainState::Shutoff,
                 definition: started.definition,
                 shards: BTreeSet::new(),
+                volumes: BTreeMap::new(),
                 map: None,
+                answered: false,
                 changed: false,
             };
             return Seen::Present(started.into_iter().map(off).collect());
         };
-        let own = all.into_iter().filter(|(found, ..)| found.project == *project);
-        let seen: Vec<DomainSeen> = own.map(|(found, state, xml)| self.seen(found, state, &xml)).collect();
+        let own = all.into_iter().filter(|look| look.found.project == *project);
+        let seen: Vec<DomainSeen> = own.map(|look| self.seen(look)).collect();
         if seen.is_empty() { Seen::Absent } else { Seen::Present(seen) }
     }
 
@@ -418,20 +496,8 @@ impl Machines for Libvirt {
     }
 
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error> {
-        let secret = secret_id(&shard.serial)?;
-        let plugged = match self.cache.shard(shard).await {
-            Ok(file) => {
-                self.plug(project, machine, file, shard.serial.to_string(), Some(secret.clone()))
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        // Whatever came of it, the key does not stay.
-        let forgotten = self
-            .calls
-            .call("forget a key", CHANGE, move |connection| forget_secret(connection, &secret))
-            .await;
-        plugged.and(forgotten)
+        let file = self.cache.shard(shard).await;
+        self.plug_opened(project, machine, file, &shard.serial, false).await
     }
 
     async fn detach(&self, project: &Uid, machine: &Label, serial: &Label) -> Result<(), Error> {
@@ -443,6 +509,33 @@ impl Machines for Libvirt {
         // A disk that does not go takes its machine with it, and so does a libvirt that does not answer.
         tracing::warn!(%project, %machine, "a disk does not leave: its machine ends");
         self.pull_the_plug(project, machine).await
+    }
+
+    async fn attach_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
+        let file = self.pool.file(project, &volume.name);
+        self.plug_opened(project, machine, file, &volume.serial, true).await
+    }
+
+    async fn resize_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
+        let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
+        let (file, name, bytes) = (self.pool.file(project, &volume.name)?, volume.name.clone(), volume.bytes);
+        let resize = move |connection: &Connect| {
+            let (domain, found) = there(connection, &uuid, &machine)?;
+            let disk = found.disks.iter().find(|disk| disk.file == file);
+            let disk = disk.ok_or_else(|| Error::Missing(format!("machine {machine} has no volume {name}")))?;
+            // As the guest sees it: QEMU keeps the header in front of it.
+            let resized = domain.block_resize(&disk.target, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES);
+            resized.map_err(libvirt("resize", format!("volume {name}")))
+        };
+        self.calls.call("resize a disk", CHANGE, resize).await
+    }
+
+    async fn detach_volume(&self, project: &Uid, machine: &Label, name: &Label) -> Result<(), Error> {
+        let file = self.pool.file(project, name)?;
+        if self.unplug(project, machine, move |disk| disk.file == file).await? {
+            return Ok(());
+        }
+        Err(Error::Missing(format!("volume {name} does not leave machine {machine}")))
     }
 
     async fn tell(&self, project: &Uid, machine: &Label, map: &[MapEntry]) -> Result<(), Error> {
@@ -464,14 +557,14 @@ impl Machines for Libvirt {
             .filter(|serial| disks.iter().any(|disk| disk.serial == **serial && is_untouched(&disk.file)))
             .cloned()
             .collect();
-        std::fs::write(&file, map_disk(map, &new)).map_err(|cause| Error::driver("write the map of", machine.to_string(), cause))?;
+        write_disk(&file, &map_disk(map, &new)).map_err(|cause| Error::driver("write the map of", machine.to_string(), cause))?;
         let current = file.clone();
         let old = move |disk: &Disk| disk.serial.starts_with(crate::map::SERIAL_PREFIX) && disk.file != current;
         // The old one goes first: two would leave the guest in doubt.
         if !self.unplug(project, machine, old).await? {
             return Err(Error::Missing(format!("the old map of machine {machine} does not leave")));
         }
-        self.plug(project, machine, file.clone(), map_serial(map), None).await?;
+        self.plug(project, machine, file.clone(), map_serial(map), None, false).await?;
         for entry in std::fs::read_dir(&place).into_iter().flatten().flatten() {
             let stale = entry.file_name().to_string_lossy().starts_with("map-") && entry.path() != file;
             if stale {
@@ -510,7 +603,7 @@ impl Machines for Libvirt {
 
     async fn list_owned(&self) -> Seen<BTreeSet<Uid>> {
         match self.all().await {
-            Ok(all) => Seen::Present(all.into_iter().map(|(found, ..)| found.project).collect()),
+            Ok(all) => Seen::Present(all.into_iter().map(|look| look.found.project).collect()),
             Err(_) => Seen::Unknown,
         }
     }

@@ -7,18 +7,25 @@
 //! end
 //! ```
 //! Lines are separated by line feeds, words by tabs. `guest/mount.sh` obeys it; one that is torn it does not know.
+//!
+//! Behind the text lies nothing, as long as [`ANSWER`]. A guest that did what the map says, and uses nothing any more that the map
+//! does not name, reads all of that once: how much was read of a disk is seen on the host, so that the guest can answer without
+//! an agent and without anything to write to.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use dejima_crds::digest;
 use dejima_plan::host::{MapEntry, MapKind, map_digest};
 
 /// Where the serial of every map begins.
 pub const SERIAL_PREFIX: &str = "dejimamap";
-/// The size of the disk is a multiple of this.
+/// The size of the text is a multiple of this.
 const BLOCK: usize = 4096;
+/// How many bytes of nothing follow the text: more than anybody reads of a disk to find out what it is.
+pub const ANSWER: u64 = 16 << 20;
 
-/// The disk; `new` are the serials of volumes to which nothing was ever written.
+/// The text on the disk, whole blocks; `new` are the serials of volumes to which nothing was ever written.
 pub fn map_disk(map: &[MapEntry], new: &BTreeSet<String>) -> Vec<u8> {
     let mut lines: String = map
         .iter()
@@ -30,6 +37,13 @@ pub fn map_disk(map: &[MapEntry], new: &BTreeSet<String>) -> Vec<u8> {
     let mut disk = format!("dejima-map 1 {}\n{lines}", digest.hex()).into_bytes();
     disk.resize(disk.len().next_multiple_of(BLOCK), 0);
     disk
+}
+
+/// Writes the disk: its text, and what a guest reads to answer.
+pub fn write_disk(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    std::fs::write(file, text)?;
+    let length = u64::try_from(text.len()).unwrap_or(u64::MAX).saturating_add(ANSWER);
+    std::fs::File::options().write(true).open(file)?.set_len(length)
 }
 
 /// The serial of the disk: another map has another one.

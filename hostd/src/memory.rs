@@ -43,6 +43,9 @@ struct Things {
     segment: Option<Segment>,
     volumes: BTreeMap<String, VolumeSeen>,
     domains: BTreeMap<String, DomainSeen>,
+    // The volumes that each machine was defined with: what it has when it is off.
+    #[serde(default)]
+    defined: BTreeMap<String, BTreeSet<Label>>,
     // Serials whose key was handed over: the keys themselves are nobody's to remember.
     given: BTreeSet<String>,
 }
@@ -119,6 +122,12 @@ fn domain<'a>(things: &'a mut Things, machine: &Label) -> Result<&'a mut DomainS
         .domains
         .get_mut(machine.as_str())
         .ok_or_else(|| Error::Missing(format!("there is no machine {machine}")))
+}
+
+/// How large volumes are.
+fn sizes(things: &Things, names: &BTreeSet<Label>) -> BTreeMap<Label, u64> {
+    let size = |name: &Label| things.volumes.get(name.as_str()).map_or(0, |volume| volume.bytes);
+    names.iter().map(|name| (name.clone(), size(name))).collect()
 }
 
 #[async_trait]
@@ -268,14 +277,19 @@ impl Machines for Memory {
                 return Err(Error::Missing("no machine without a sealed network".to_owned()));
             }
             let machine = wanted.machine.clone();
+            let own = plan.volumes.iter().filter(|volume| volume.attach_to.as_ref() == Some(&machine));
+            let own: BTreeSet<Label> = own.map(|volume| volume.name.clone()).collect();
             let fresh = DomainSeen {
                 machine,
                 state: DomainState::Shutoff,
                 definition: definition(plan, wanted),
                 shards: BTreeSet::new(),
+                volumes: sizes(things, &own),
                 map: None,
+                answered: false,
                 changed: false,
             };
+            things.defined.entry(wanted.machine.to_string()).or_insert(own);
             things.domains.entry(wanted.machine.to_string()).or_insert(fresh);
             Ok(())
         })
@@ -290,9 +304,11 @@ impl Machines for Memory {
 
     async fn start_paused(&self, plan: &ProjectPlan, wanted: &DomainPlan) -> Result<(), Error> {
         self.change(&plan.of.uid, |things| {
+            let own = things.defined.get(wanted.machine.as_str()).cloned().unwrap_or_default();
+            let own = sizes(things, &own);
             let found = domain(things, &wanted.machine)?;
             if found.state == DomainState::Shutoff {
-                found.state = DomainState::Paused;
+                (found.state, found.volumes) = (DomainState::Paused, own);
             }
             Ok(())
         })
@@ -308,7 +324,8 @@ impl Machines for Memory {
                     "machine {machine} cannot run: it is off, or its network was not proved"
                 )));
             }
-            found.state = DomainState::Running;
+            // Its guest does what it was told.
+            (found.state, found.answered) = (DomainState::Running, found.map.is_some());
             Ok(())
         })
     }
@@ -334,17 +351,55 @@ impl Machines for Memory {
         })
     }
 
+    async fn attach_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
+        self.change(project, |things| {
+            if !things.given.remove(volume.serial.as_str()) {
+                return Err(Error::Missing(format!("volume {} has no key", volume.name)));
+            }
+            let has = |other: &DomainSeen| other.state != DomainState::Shutoff && other.volumes.contains_key(&volume.name);
+            if things.domains.values().any(|other| other.machine != *machine && has(other)) {
+                return Err(Error::Missing(format!("volume {} is in another machine", volume.name)));
+            }
+            let own = sizes(things, &[volume.name.clone()].into());
+            domain(things, machine)?.volumes.extend(own);
+            Ok(())
+        })
+    }
+
+    async fn resize_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
+        self.change(project, |things| {
+            let own = sizes(things, &[volume.name.clone()].into());
+            let found = domain(things, machine)?;
+            if !found.volumes.contains_key(&volume.name) {
+                return Err(Error::Missing(format!("machine {machine} has no volume {}", volume.name)));
+            }
+            found.volumes.extend(own);
+            Ok(())
+        })
+    }
+
+    async fn detach_volume(&self, project: &Uid, machine: &Label, name: &Label) -> Result<(), Error> {
+        self.change(project, |things| {
+            domain(things, machine)?.volumes.remove(name);
+            Ok(())
+        })
+    }
+
     async fn tell(&self, project: &Uid, machine: &Label, map: &[MapEntry]) -> Result<(), Error> {
         self.change(project, |things| {
-            domain(things, machine)?.map = Some(map_digest(map));
+            let found = domain(things, machine)?;
+            (found.map, found.answered) = (Some(map_digest(map)), found.state == DomainState::Running);
             Ok(())
         })
     }
 
     async fn destroy(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         self.change(project, |things| {
+            let own = things.defined.get(machine.as_str()).cloned().unwrap_or_default();
+            let own = sizes(things, &own);
             if let Some(found) = things.domains.get_mut(machine.as_str()) {
-                (found.state, found.map) = (DomainState::Shutoff, None);
+                (found.state, found.map, found.answered) = (DomainState::Shutoff, None, false);
+                found.volumes = own;
                 found.shards.clear();
             }
             Ok(())
@@ -354,6 +409,7 @@ impl Machines for Memory {
     async fn undefine(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         self.change(project, |things| {
             things.domains.remove(machine.as_str());
+            things.defined.remove(machine.as_str());
             Ok(())
         })
     }

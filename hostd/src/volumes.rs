@@ -51,6 +51,12 @@ impl Pool {
         Ok(self.places(project, name)?.volume)
     }
 
+    /// The volume of a project whose file this is.
+    pub fn name_of(&self, project: &Uid, file: &Path) -> Option<Label> {
+        let name = Label::from(file.file_stem()?.to_str()?);
+        (self.file(project, &name).ok()? == file).then_some(name)
+    }
+
     fn places(&self, project: &Uid, name: &Label) -> Result<Places, Error> {
         let safe = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !safe(project.as_str()) || !safe(name.as_str()) {

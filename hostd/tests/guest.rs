@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use dejima_crds::host_plan::ProjectPlan;
-use dejima_hostd::map::{map_disk, map_serial};
+use dejima_hostd::map::{ANSWER, map_disk, map_serial, write_disk};
 use dejima_hostd::seed::seed;
 use dejima_lab::{Agent, Guest, Host, Reporter as _, ToStderr, packages, run};
 use dejima_plan::host::{MapEntry, MapKind};
@@ -133,7 +133,7 @@ impl Bench {
             bytes[100] ^= 1;
         }
         let file = format!("/run/dejima/map-{}", *self.disks.borrow());
-        std::fs::write(self.host.seen_at(&file), bytes).unwrap();
+        write_disk(&self.host.seen_at(&file), &bytes).unwrap();
         self.attach(&file, &map_serial(map))
     }
 
@@ -158,6 +158,14 @@ impl Bench {
         run::succeed(Command::new("sh").current_dir(&folder).args(["-c", copy]), None).unwrap();
         run::succeed(Command::new("mkfs.erofs").arg(&image).arg(&folder), None).unwrap();
         image.display().to_string()
+    }
+
+    /// Whether the guest has said that it did what a map says: it has read all of its disk.
+    fn answered(&self, lun: &str) -> bool {
+        let target = lun.split("dev='").nth(1).unwrap().split('\'').next().unwrap();
+        let said = self.host.ask(&["domblkstat", "m1", target], None).unwrap();
+        let read = said.lines().find(|line| line.contains(" rd_bytes ")).unwrap();
+        read.split_whitespace().last().unwrap().parse::<u64>().unwrap() >= ANSWER
     }
 
     fn state(&self) -> String {
@@ -288,6 +296,20 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
     let fourth = bench.tell(std::slice::from_ref(&work), false);
     bench.until("the end by the map", || !bench.said("cat /proc/mounts").contains("erofs"));
 
+    // A volume that leaves the map stays as long as it is used, and only then the guest says that it has let go.
+    bench.until("the answer", || bench.answered(&fourth));
+    bench.said("(cd /scratch && exec sleep 1000) >/dev/null 2>&1 & echo $! >/run/busy");
+    let fifth = bench.tell(&[], false);
+    bench.until("it is used", || bench.log().contains("volume /scratch is used"));
+    let is_mounted = || bench.said("cat /proc/mounts").contains(" /scratch ");
+    assert_eq!((is_mounted(), bench.answered(&fifth)), (true, false));
+    bench.said("kill $(cat /run/busy)");
+    bench.until("it has let go", || bench.answered(&fifth));
+    assert!(!is_mounted());
+    let sixth = bench.tell(std::slice::from_ref(&work), false);
+    bench.until("the volume is back", || bench.state() == format!("volume\t/scratch\t{WORK}"));
+    assert_eq!(bench.said("cat /scratch/file"), "kept");
+
     // Where systemd runs, the script becomes a service. Another life of it goes on from there, under Debian's programs.
     bench.attach(&bench.debian(), DEBIAN);
     bench.said(&format!(
@@ -315,7 +337,7 @@ fn a_machine_obeys_its_seed_and_its_map_and_formats_only_what_is_new() {
         bench.attach(&bench.seal(number).0, &shard(number));
     }
     bench.tell(&[entry(MapKind::Dataset, "/data/all", &five), work], false);
-    for gone in [&third, &fourth] {
+    for gone in [&third, &fourth, &fifth, &sixth] {
         bench.detach(gone);
     }
     bench.until("five shards", || bench.said("ls /data/all/series 2>/dev/null | wc -l") == "5");

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use dejima_crds::bounded::{Label, Uid};
 use dejima_crds::digest;
 use dejima_crds::host::{Capacity, EngineKind};
-use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan};
+use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_crds::names;
-use dejima_hostd::driver::{Machines, PlainKey, Storage as _};
+use dejima_hostd::driver::{Machines, PlainKey, Storage};
 use dejima_hostd::fetch::Cache;
 use dejima_hostd::libvirt::{Libvirt, Settings};
 use dejima_hostd::memory::Memory;
@@ -69,9 +69,19 @@ async fn one(machines: &dyn Machines, uid: &Uid) -> DomainSeen {
 }
 
 /// What every driver of machines does.
-async fn suite(machines: &dyn Machines, plan: &ProjectPlan) {
+async fn suite(machines: &dyn Machines, storage: &dyn Storage, plan: &ProjectPlan) {
     let (uid, machine) = (plan.of.uid.clone(), Label::from(MACHINE));
     let (domain, volume, shard): (&DomainPlan, _, &ShardPlan) = (&plan.domains[0], &plan.volumes[0], &plan.mounts[0].shards[0]);
+    let more = VolumePlan {
+        name: "more".into(),
+        serial: names::serial(&uid, "volume/more").as_str().into(),
+        attach_to: None,
+        ..volume.clone()
+    };
+    for volume in [volume, &more] {
+        storage.keep_key(&uid, volume, &"vault:v1:YQ==".into()).await.unwrap();
+        storage.format(&uid, volume, &key()).await.unwrap();
+    }
     assert_eq!(machines.observe(&uid).await, Seen::Absent);
     assert!(machines.capacity().await.unwrap().0.memory > 1 << 30);
     // It is defined once; the digest of what it was defined from is found again.
@@ -97,6 +107,29 @@ async fn suite(machines: &dyn Machines, plan: &ProjectPlan) {
     machines.resume(&uid, &machine).await.unwrap();
     machines.resume(&uid, &machine).await.unwrap();
     assert_eq!(one(machines, &uid).await.state, DomainState::Running);
+    // A volume that has grown is seen whole once that is asked for.
+    let sizes = |all: &[(&str, u64)]| all.iter().map(|(name, bytes)| ((*name).into(), *bytes)).collect();
+    let larger = VolumePlan {
+        bytes: 32 << 20,
+        ..volume.clone()
+    };
+    storage.grow(&uid, &larger).await.unwrap();
+    assert_eq!(one(machines, &uid).await.volumes, sizes(&[("work", 16 << 20)]));
+    machines.resize_volume(&uid, &machine, &larger).await.unwrap();
+    machines.resize_volume(&uid, &machine, &larger).await.unwrap();
+    assert_eq!(one(machines, &uid).await.volumes, sizes(&[("work", 32 << 20)]));
+    // Another one comes with its key alone, and goes.
+    assert!(machines.resize_volume(&uid, &machine, &more).await.is_err(), "it is not there");
+    assert!(
+        machines.attach_volume(&uid, &machine, &more).await.is_err(),
+        "attached without a key"
+    );
+    machines.give_key(&uid, &more.serial, &key()).await.unwrap();
+    machines.attach_volume(&uid, &machine, &more).await.unwrap();
+    assert_eq!(one(machines, &uid).await.volumes, sizes(&[("more", 16 << 20), ("work", 32 << 20)]));
+    machines.detach_volume(&uid, &machine, &more.name).await.unwrap();
+    machines.detach_volume(&uid, &machine, &more.name).await.unwrap();
+    assert_eq!(one(machines, &uid).await.volumes, sizes(&[("work", 32 << 20)]));
     // A shard comes with its key alone, and goes.
     assert!(machines.attach(&uid, &machine, shard).await.is_err(), "attached without a key");
     assert!(one(machines, &uid).await.shards.is_empty());
@@ -129,7 +162,7 @@ async fn machines_that_are_remembered_behave_as_real_ones_do() {
         .unwrap()
         .beside_real_networks();
     let nothing = digest::of_bytes(b"").to_string();
-    suite(&memory, &plan(&nothing, &nothing, &nothing)).await;
+    suite(&memory, &memory, &plan(&nothing, &nothing, &nothing)).await;
 }
 
 /// The drivers of the host that this process is in.
@@ -174,9 +207,7 @@ async fn inside() {
     let ip = |words: &[&str]| run::succeed(Command::new("ip").args(words), None).unwrap();
     ip(&["link", "add", plan.segment.bridge.as_str(), "type", "bridge"]);
     let volume = &plan.volumes[0];
-    pool.keep_key(&plan.of.uid, volume, &"vault:v1:YQ==".into()).await.unwrap();
-    pool.format(&plan.of.uid, volume, &key()).await.unwrap();
-    suite(&machines, &plan).await;
+    suite(&machines, &pool, &plan).await;
     assert_eq!(std::fs::read_dir("/run/dejima").unwrap().count(), 0, "something is left in memory");
     let secrets = run::succeed(Command::new("virsh").args(["-q", "secret-list"]), None).unwrap();
     assert_eq!(secrets.trim(), "", "libvirt still has keys");

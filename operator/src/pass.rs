@@ -66,7 +66,7 @@ pub struct Pass<'a> {
     pub opened: &'a mut BTreeMap<String, BTreeMap<String, BTreeSet<KeyName>>>,
     /// Which keys each host has, as the key server has taken it from us.
     pub allowed: &'a mut BTreeMap<String, BTreeSet<KeyName>>,
-    /// The receipts that were issued, by project, as the ledger has taken them from us.
+    /// The receipts that were issued, by id, as the ledger has taken them from us.
     pub issued: &'a mut BTreeMap<String, Digest>,
 }
 

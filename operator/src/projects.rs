@@ -392,7 +392,7 @@ async fn carry_out(
                 let receipt = project.status.as_ref().and_then(|status| status.receipt.as_ref());
                 end.generated = receipt.map(|id| receipt::entity(&id.as_str().into())).into_iter().collect();
                 record(context, &end).await?;
-                pass.issued.remove(&uid);
+                pass.issued.remove(names::receipt_id(&uid.as_str().into()).as_str());
             }
             let verb = if put_on { "finalize" } else { "unfinalize" };
             let written = apply::patch(

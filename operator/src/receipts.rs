@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use dejima_crds::digest;
 use dejima_crds::receipt::{DOCUMENT, PROJECT_LABEL, PUBLIC_KEYS, Receipt, STATE_LABEL, Signed, State};
-use dejima_crds::{digest, names};
 use dejima_plan::effect::{Effect, through};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
@@ -22,7 +22,7 @@ const ED25519: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70,
 pub(crate) async fn issue(context: &Context, pass: &mut Pass<'_>, receipt: Receipt) -> Result<(), Error> {
     let bytes = digest::canonical(&receipt)?;
     let digest = digest::of_bytes(&bytes);
-    if pass.issued.get(receipt.project.uid.as_str()) == Some(&digest) {
+    if pass.issued.get(receipt.id.as_str()) == Some(&digest) {
         return Ok(());
     }
     let gate = context.gate.as_ref();
@@ -35,7 +35,7 @@ pub(crate) async fn issue(context: &Context, pass: &mut Pass<'_>, receipt: Recei
         State::Partial => signed,
     };
     keep(context, pass, &kept).await?;
-    pass.issued.insert(kept.receipt.project.uid.to_string(), digest);
+    pass.issued.insert(kept.receipt.id.to_string(), digest);
     Ok(())
 }
 
@@ -56,7 +56,7 @@ async fn keep(context: &Context, pass: &Pass<'_>, signed: &Signed) -> Result<(),
     ]);
     let wanted = ConfigMap {
         metadata: ObjectMeta {
-            name: Some(names::receipt_name(&of.name, &of.uid).to_string()),
+            name: Some(signed.receipt.object_name().to_string()),
             labels: Some(labels),
             ..ObjectMeta::default()
         },

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::seen::Seen;
 
+mod volumes;
+
 /// What the drivers found of one project on one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -66,8 +68,14 @@ pub struct DomainSeen {
     pub definition: Digest,
     /// The serials of shards that are attached.
     pub shards: BTreeSet<Label>,
+    /// Its volumes, and how large each is in it, in bytes. Of a machine that is off: those that it was defined with.
+    #[serde(default)]
+    pub volumes: BTreeMap<Label, u64>,
     /// The digest of the map of mounts that it was last told.
     pub map: Option<Digest>,
+    /// Whether the guest said that it did what this map says, and uses nothing any more that the map does not name.
+    #[serde(default)]
+    pub answered: bool,
     /// Whether somebody else changed its definition since it was started.
     #[serde(default)]
     pub changed: bool,
@@ -96,6 +104,12 @@ pub enum Action {
     MakeVolume(VolumePlan),
     /// Larger.
     GrowVolume(VolumePlan),
+    /// Give a volume to a machine that runs.
+    AttachVolume(Label, VolumePlan),
+    /// Let a machine that runs see all of a volume that has grown.
+    ResizeVolume(Label, VolumePlan),
+    /// Take a volume from a machine that runs and uses it no more.
+    DetachVolume(Label, Label),
     /// Define a machine; its volumes' keys are given first.
     Define(DomainPlan),
     /// Start it with its processors standing still.
@@ -126,6 +140,9 @@ impl Action {
             Self::ProveIsolation(_) => ("network".into(), "prove"),
             Self::MakeVolume(volume) => (format!("volume/{}", volume.name), "make"),
             Self::GrowVolume(volume) => (format!("volume/{}", volume.name), "grow"),
+            Self::AttachVolume(machine, volume) => (format!("volume/{}/{machine}", volume.name), "attach"),
+            Self::ResizeVolume(machine, volume) => (format!("volume/{}/{machine}", volume.name), "resize"),
+            Self::DetachVolume(machine, name) => (format!("volume/{name}/{machine}"), "detach"),
             Self::Define(domain) => (format!("domain/{}", domain.machine), "define"),
             Self::Start(domain) => (format!("domain/{}", domain.machine), "start"),
             Self::Attach(machine, mount, shard) => (
@@ -185,15 +202,9 @@ pub fn segment_digest(segment: &Segment) -> Digest {
     digest::of_value(segment).unwrap_or_else(|_| digest::of_bytes(b"segment"))
 }
 
-/// The digest of what a machine is defined from: all of its plan but whether it is to run.
+/// The digest of what a machine is defined from: all of its plan but whether it is to run, and what comes and goes while it runs.
 pub fn definition(plan: &ProjectPlan, domain: &DomainPlan) -> Digest {
     let port = plan.segment.ports.iter().find(|port| port.machine == domain.machine);
-    let volumes: Vec<(&Uid, &Label)> = plan
-        .volumes
-        .iter()
-        .filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine))
-        .map(|volume| (&volume.uid, &volume.serial))
-        .collect();
     // INVARIANT: as above.
     digest::of_value(&(
         &domain.uid,
@@ -202,7 +213,6 @@ pub fn definition(plan: &ProjectPlan, domain: &DomainPlan) -> Digest {
         &domain.image,
         &domain.user_data,
         port,
-        volumes,
         &plan.segment.bridge,
     ))
     .unwrap_or_else(|_| digest::of_bytes(b"domain"))
@@ -210,18 +220,29 @@ pub fn definition(plan: &ProjectPlan, domain: &DomainPlan) -> Digest {
 
 /// The map of mounts of a machine.
 pub fn map(plan: &ProjectPlan, machine: &Label, now: Timestamp) -> Vec<MapEntry> {
-    let volumes = plan
-        .volumes
-        .iter()
-        .filter(|volume| volume.attach_to.as_ref() == Some(machine))
-        .filter_map(|volume| {
-            let path = volume.mount_path.as_ref()?.to_string();
-            Some(MapEntry {
-                path,
-                kind: MapKind::Volume,
-                serials: vec![volume.serial.to_string()],
-            })
-        });
+    map_with(plan, machine, volumes::wanted(plan, machine), now)
+}
+
+/// The map that a machine is to be told now: a volume that it does not have yet is named once it has it, since whether it is new
+/// is seen at its disk.
+fn wanted_map(plan: &ProjectPlan, found: &DomainSeen, now: Timestamp) -> Vec<MapEntry> {
+    let has = |volume: &&VolumePlan| found.volumes.contains_key(&volume.name);
+    map_with(plan, &found.machine, volumes::wanted(plan, &found.machine).filter(has), now)
+}
+
+/// Whether a machine was told the map that it is to be told.
+fn is_told(plan: &ProjectPlan, found: &DomainSeen, now: Timestamp) -> bool {
+    found.map.as_ref() == Some(&map_digest(&wanted_map(plan, found, now)))
+}
+
+fn map_with<'a>(plan: &ProjectPlan, machine: &Label, volumes: impl Iterator<Item = &'a VolumePlan>, now: Timestamp) -> Vec<MapEntry> {
+    let volumes = volumes.filter_map(|volume| {
+        Some(MapEntry {
+            path: volume.mount_path.as_ref()?.to_string(),
+            kind: MapKind::Volume,
+            serials: vec![volume.serial.to_string()],
+        })
+    });
     let datasets = wanted(plan, machine, now).into_iter().map(|mount| MapEntry {
         path: mount.path.to_string(),
         kind: MapKind::Dataset,
@@ -271,11 +292,14 @@ pub fn next(spec: &HostPlanSpec, plan: &ProjectPlan, seen: &Observed, now: Times
         return next;
     }
     let sealed = network(plan, seen, &mut next);
-    let volumes = volumes(plan, seen, &mut next);
+    let ready = volumes::make(plan, seen, &mut next);
+    volumes::attach(plan, seen, &ready, &mut next);
     for domain in &plan.domains {
-        machine(plan, domain, seen, now, sealed, &volumes, &mut next);
+        machine(plan, domain, seen, now, sealed, &ready, &mut next);
     }
     mounts(plan, seen, now, &mut next);
+    // Last: one that does not leave keeps nothing else from being done.
+    volumes::detach(plan, seen, now, &mut next);
     next
 }
 
@@ -316,12 +340,7 @@ fn remove(plan: &ProjectPlan, seen: &Observed, next: &mut Next) {
             DomainState::Paused | DomainState::Running => next.actions.push(Action::Destroy(domain.machine.clone())),
         }
     }
-    for volume in seen.volumes.present().into_iter().flatten() {
-        let attached = plan.volumes.iter().any(|wanted| wanted.name == volume.name);
-        if plan.destroy.contains(&volume.name) && !attached {
-            next.actions.push(Action::RemoveVolume(volume.name.clone()));
-        }
-    }
+    volumes::destroy(plan, seen, next);
 }
 
 /// Whether the rules in force are the plan's.
@@ -346,39 +365,13 @@ fn network(plan: &ProjectPlan, seen: &Observed, next: &mut Next) -> bool {
     matches!(&seen.network, Seen::Present(network) if network.rules == wanted)
 }
 
-/// The names of volumes that are ready.
-fn volumes(plan: &ProjectPlan, seen: &Observed, next: &mut Next) -> BTreeSet<Label> {
-    let mut ready = BTreeSet::new();
-    for volume in &plan.volumes {
-        let found = seen.volumes.present().map(|all| all.iter().find(|found| found.name == volume.name));
-        let (state, key) = match found {
-            None if seen.volumes == Seen::Unknown => (ItemState::Unknown, None),
-            Some(Some(found)) if found.formatted && found.wrapped_key.is_some() => {
-                ready.insert(volume.name.clone());
-                if found.bytes < volume.bytes {
-                    next.actions.push(Action::GrowVolume(volume.clone()));
-                    (ItemState::Pending, found.wrapped_key.clone())
-                } else {
-                    (ItemState::Ready, found.wrapped_key.clone())
-                }
-            }
-            None | Some(_) => {
-                next.actions.push(Action::MakeVolume(volume.clone()));
-                (ItemState::Pending, None)
-            }
-        };
-        next.items.push((format!("volume/{}", volume.name), state, key));
-    }
-    ready
-}
-
 fn machine(
     plan: &ProjectPlan,
     domain: &DomainPlan,
     seen: &Observed,
     now: Timestamp,
     sealed: bool,
-    volumes: &BTreeSet<Label>,
+    ready: &BTreeSet<Label>,
     next: &mut Next,
 ) {
     let item = format!("domain/{}", domain.machine);
@@ -388,25 +381,23 @@ fn machine(
         } else {
             ItemState::Pending
         };
-        if seen.domains == Seen::Absent && sealed && has_volumes(plan, domain, volumes) {
+        if seen.domains == Seen::Absent && sealed && volumes::are_free(plan, domain, ready, seen) {
             next.actions.push(Action::Define(domain.clone()));
         }
         next.items.push((item, state, None));
         return;
     };
-    let wanted_map = map(plan, &domain.machine, now);
     let Some(found) = found.iter().find(|found| found.machine == domain.machine) else {
         // A domain does not start without its disks, and has no port before there are rules.
-        if sealed && has_volumes(plan, domain, volumes) {
+        if sealed && volumes::are_free(plan, domain, ready, seen) {
             next.actions.push(Action::Define(domain.clone()));
         }
         next.items.push((item, ItemState::Pending, None));
         return;
     };
     // What somebody else changed is made anew before it is started.
-    let current = found.definition == definition(plan, domain) && !found.changed;
+    let current = found.definition == definition(plan, domain) && !found.changed && volumes::are_defined(plan, found);
     let proved = is_proved(plan, seen);
-    let told = found.map.as_ref() == Some(&map_digest(&wanted_map));
     let state = match (found.state, domain.power) {
         (DomainState::Shutoff, Power::Stopped) if current => ItemState::Ready,
         (DomainState::Shutoff, Power::Stopped | Power::Running) if !current => {
@@ -414,7 +405,7 @@ fn machine(
             ItemState::Pending
         }
         (DomainState::Shutoff, Power::Stopped | Power::Running) => {
-            if sealed && has_volumes(plan, domain, volumes) {
+            if sealed && volumes::are_free(plan, domain, ready, seen) {
                 next.actions.push(Action::Start(domain.clone()));
             }
             ItemState::Pending
@@ -424,8 +415,9 @@ fn machine(
             ItemState::Pending
         }
         (DomainState::Paused, Power::Running) => {
-            if !told {
-                next.actions.push(Action::Tell(domain.machine.clone(), wanted_map));
+            if !is_told(plan, found, now) {
+                next.actions
+                    .push(Action::Tell(domain.machine.clone(), wanted_map(plan, found, now)));
             } else if proved {
                 next.actions.push(Action::Resume(domain.machine.clone()));
             }
@@ -443,13 +435,6 @@ fn machine(
 fn is_proved(plan: &ProjectPlan, seen: &Observed) -> bool {
     let wanted = segment_digest(&plan.segment);
     matches!(&seen.network, Seen::Present(network) if network.rules == wanted && network.proved.as_ref() == Some(&wanted))
-}
-
-fn has_volumes(plan: &ProjectPlan, domain: &DomainPlan, ready: &BTreeSet<Label>) -> bool {
-    plan.volumes
-        .iter()
-        .filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine))
-        .all(|volume| ready.contains(&volume.name))
 }
 
 /// Mounts go into machines that are there; the map is told before the first and after the last shard of a change.
@@ -478,8 +463,7 @@ fn mounts(plan: &ProjectPlan, seen: &Observed, now: Timestamp, next: &mut Next) 
                     for shard in &missing {
                         next.actions.push(Action::Attach(machine.clone(), mount.clone(), (*shard).clone()));
                     }
-                    let told = found.map.as_ref() == Some(&map_digest(&map(plan, machine, now)));
-                    if missing.is_empty() && told {
+                    if missing.is_empty() && is_told(plan, found, now) {
                         ItemState::Ready
                     } else {
                         ItemState::Pending
@@ -496,13 +480,12 @@ fn mounts(plan: &ProjectPlan, seen: &Observed, now: Timestamp, next: &mut Next) 
         .flatten()
         .filter(|found| found.state == DomainState::Running)
     {
-        let wanted_map = map(plan, &found.machine, now);
         let planned = plan
             .domains
             .iter()
             .any(|domain| domain.machine == found.machine && domain.power == Power::Running);
-        if planned && found.map.as_ref() != Some(&map_digest(&wanted_map)) {
-            next.actions.push(Action::Tell(found.machine.clone(), wanted_map));
+        if planned && !is_told(plan, found, now) {
+            next.actions.push(Action::Tell(found.machine.clone(), wanted_map(plan, found, now)));
         }
     }
 }

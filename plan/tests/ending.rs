@@ -10,6 +10,7 @@ use dejima_plan::placement::Candidate;
 use dejima_plan::project::{Inputs, Next, Step, next};
 use dejima_policy::facts;
 use jiff::{Timestamp, tz::TimeZone};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn now() -> Timestamp {
@@ -196,5 +197,70 @@ fn a_host_whose_plan_is_gone_is_told_again_and_one_that_is_no_more_stays_unconfi
             (said.state, said.hosts[0].unconfirmed_since.is_some(), said.swept_at),
             (State::Partial, true, None)
         );
+    }
+}
+
+/// What an operator may find of a host of a project that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Its plan was not told to end.
+    Told,
+    /// It was told, and is silent.
+    Silent,
+    /// No process of it holds a key.
+    Closed,
+    /// Nothing is left.
+    Swept,
+    /// Its plan is gone.
+    Gone,
+}
+
+fn found() -> impl Strategy<Value = (Found, bool)> {
+    let state = prop_oneof![
+        Just(Found::Told),
+        Just(Found::Silent),
+        Just(Found::Closed),
+        Just(Found::Swept),
+        Just(Found::Gone)
+    ];
+    (state, any::<bool>())
+}
+
+proptest! {
+    /// Whatever is found of its hosts, and whichever an admin took away.
+    #[test]
+    fn a_receipt_is_final_only_when_all_have_confirmed_and_a_host_is_free_only_when_nothing_is_left(
+        hosts in proptest::collection::vec(found(), 1..4), is_destroyed in any::<bool>(),
+    ) {
+        let names: Vec<String> = (0..hosts.len()).map(|at| format!("host-{at}")).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let known: Vec<&str> = all.iter().zip(&hosts).filter(|(_, (_, known))| *known).map(|(name, _)| *name).collect();
+        let plans: Vec<HostPlan> = all.iter().zip(&hosts).filter_map(|(name, (found, _))| match found {
+            Found::Told => Some(plan(name, false, None)),
+            Found::Silent => Some(plan(name, true, None)),
+            Found::Closed => Some(plan(name, true, Some(&json!({"planGeneration": 7, "closedAt": CLOSED})))),
+            Found::Swept => Some(plan(name, true, Some(&json!({"planGeneration": 7, "closedAt": CLOSED, "sweptAt": SWEPT})))),
+            Found::Gone => None,
+        }).collect();
+        let conditions = if is_destroyed { destroyed() } else { json!([]) };
+        let next = follows(&project(&all, &conditions), &known, &plans, now());
+        let words = words(&next);
+        // The key goes first; the receipt says when it went.
+        prop_assert_eq!(words.contains(&"destroykey".to_owned()), !is_destroyed);
+        prop_assert_eq!(receipt(&next).is_some(), is_destroyed);
+        let confirmed = |(found, _): &(Found, bool)| matches!(found, Found::Closed | Found::Swept);
+        if let Some(said) = receipt(&next) {
+            prop_assert_eq!(said.state == State::Final, hosts.iter().all(confirmed));
+            prop_assert_eq!(said.hosts.len(), hosts.len(), "every host that had a plan is named");
+        }
+        // Who was not told is told, and no host keeps its keys.
+        let told = |(found, known): &&(Found, bool)| *found == Found::Told || (*found == Found::Gone && *known);
+        prop_assert_eq!(words.iter().filter(|word| *word == "write").count(), hosts.iter().filter(told).count());
+        prop_assert_eq!(words.iter().filter(|word| *word == "closekeys").count(), hosts.len());
+        // Nothing waits for a host that an admin took away; for every other one everything does.
+        let left = |(found, known): &(Found, bool)| *known && *found != Found::Swept;
+        let over = is_destroyed && !hosts.iter().any(left);
+        prop_assert_eq!(words.contains(&"unfinalize".to_owned()), over);
+        prop_assert_eq!(words.iter().filter(|word| *word == "release").count(), if over { known.len() } else { 0 });
     }
 }

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "test code stops where it cannot go on"
@@ -9,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dejima_crds::bounded::Label;
 use dejima_crds::host_plan::{HostPlanSpec, ItemState, MountPlan, Power, ProjectPlan};
 use dejima_plan::Seen;
 use dejima_plan::host::{
@@ -40,7 +42,7 @@ fn plan(machines: usize, volumes: usize, shards: usize, power: Power) -> HostPla
     let digest = format!("sha256:{}", "a".repeat(64));
     let domains: Vec<_> = names
         .iter()
-        .map(|name: &dejima_crds::bounded::Label| {
+        .map(|name: &Label| {
             json!({"machine": name, "uid": format!("u-{name}"), "power": power, "cpus": 1, "memoryMiB": 256, "image": {"name": "probe", "format": "kernel-initrd", "guest": "probe"}})
         })
         .collect();
@@ -75,11 +77,27 @@ fn list<T>(seen: &mut Seen<Vec<T>>) -> &mut Vec<T> {
     }
 }
 
+/// The machine that is not off and has a volume.
+fn held(host: &mut Observed, name: &Label) -> Option<Label> {
+    let holds = |domain: &&DomainSeen| domain.state != DomainState::Shutoff && domain.volumes.contains_key(name);
+    list(&mut host.domains).iter().find(holds).map(|domain| domain.machine.clone())
+}
+
+/// How large a volume's file is.
+fn size(host: &mut Observed, name: &Label) -> u64 {
+    let found = list(&mut host.volumes).iter().find(|volume| volume.name == *name);
+    found.expect("a volume that is there").bytes
+}
+
+/// What a machine is defined, or started, with.
+fn volumes_of(plan: &ProjectPlan, host: &mut Observed, machine: &Label) -> BTreeMap<Label, u64> {
+    let own = plan.volumes.iter().filter(|volume| volume.attach_to.as_ref() == Some(machine));
+    own.map(|volume| (volume.name.clone(), size(host, &volume.name))).collect()
+}
+
 /// What an action does to a host.
 fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
-    let find = |host: &mut Observed, name: &dejima_crds::bounded::Label| {
-        list(&mut host.domains).iter().position(|domain| domain.machine == *name).unwrap()
-    };
+    let find = |host: &mut Observed, name: &Label| list(&mut host.domains).iter().position(|domain| domain.machine == *name).unwrap();
     match action {
         Action::SealNetwork(segment) => {
             host.network = Seen::Present(NetworkSeen {
@@ -105,18 +123,30 @@ fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
             .for_each(|found| found.bytes = volume.bytes),
         Action::Define(domain) => {
             assert!(host.network.present().is_some(), "a machine before its rules");
-            list(&mut host.domains).push(DomainSeen {
+            let fresh = DomainSeen {
                 machine: domain.machine.clone(),
                 state: DomainState::Shutoff,
                 definition: definition(plan, domain),
                 shards: BTreeSet::new(),
+                volumes: volumes_of(plan, host, &domain.machine),
                 map: None,
+                answered: false,
                 changed: false,
-            });
+            };
+            list(&mut host.domains).push(fresh);
         }
         Action::Start(domain) => {
             let at = find(host, &domain.machine);
-            list(&mut host.domains)[at].state = DomainState::Paused;
+            let volumes = volumes_of(plan, host, &domain.machine);
+            for name in volumes.keys() {
+                assert!(held(host, name).is_none(), "{name} is in two machines");
+            }
+            let found = &mut list(&mut host.domains)[at];
+            assert!(
+                found.volumes.keys().eq(volumes.keys()),
+                "a machine starts with other volumes than it is to have"
+            );
+            (found.state, found.volumes) = (DomainState::Paused, volumes);
         }
         Action::Attach(machine, _, shard) => {
             let at = find(host, machine);
@@ -125,7 +155,28 @@ fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
         }
         Action::Tell(machine, map) => {
             let at = find(host, machine);
-            list(&mut host.domains)[at].map = Some(map_digest(map));
+            let found = &mut list(&mut host.domains)[at];
+            // The guest of this host lets go at once, where it runs.
+            (found.map, found.answered) = (Some(map_digest(map)), found.state == DomainState::Running);
+        }
+        Action::AttachVolume(machine, volume) => {
+            assert!(held(host, &volume.name).is_none(), "{} is in two machines", volume.name);
+            let (at, bytes) = (find(host, machine), size(host, &volume.name));
+            list(&mut host.domains)[at].volumes.insert(volume.name.clone(), bytes);
+        }
+        Action::ResizeVolume(machine, volume) => {
+            let (at, bytes) = (find(host, machine), size(host, &volume.name));
+            assert!(bytes >= volume.bytes, "a machine sees more than there is");
+            list(&mut host.domains)[at].volumes.insert(volume.name.clone(), bytes);
+        }
+        Action::DetachVolume(machine, name) => {
+            let at = find(host, machine);
+            let found = &mut list(&mut host.domains)[at];
+            assert!(
+                found.answered || plan.destroy.contains(name),
+                "{name} is torn out of a machine that uses it"
+            );
+            found.volumes.remove(name).unwrap();
         }
         Action::Resume(machine) => {
             assert!(
@@ -133,7 +184,8 @@ fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
                 "a machine runs on a network that was not proved"
             );
             let at = find(host, machine);
-            list(&mut host.domains)[at].state = DomainState::Running;
+            let found = &mut list(&mut host.domains)[at];
+            (found.state, found.answered) = (DomainState::Running, true);
         }
         Action::Detach(machine, serial) => {
             let at = find(host, machine);
@@ -142,7 +194,7 @@ fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
         Action::Destroy(machine) => {
             let at = find(host, machine);
             let domain = &mut list(&mut host.domains)[at];
-            (domain.state, domain.map) = (DomainState::Shutoff, None);
+            (domain.state, domain.map, domain.answered) = (DomainState::Shutoff, None, false);
             domain.shards.clear();
         }
         Action::Undefine(machine) => {
@@ -150,7 +202,10 @@ fn apply(plan: &ProjectPlan, host: &mut Observed, action: &Action) {
             assert_eq!(list(&mut host.domains)[at].state, DomainState::Shutoff);
             list(&mut host.domains).remove(at);
         }
-        Action::RemoveVolume(name) => list(&mut host.volumes).retain(|volume| volume.name != *name),
+        Action::RemoveVolume(name) => {
+            assert!(held(host, name).is_none(), "{name} is destroyed while a machine has it");
+            list(&mut host.volumes).retain(|volume| volume.name != *name);
+        }
         Action::RemoveNetwork => host.network = Seen::Absent,
     }
     // A real host lists things in an order of its own; here it is by name.
@@ -176,6 +231,13 @@ fn carry_out(spec: &HostPlanSpec, host: &mut Observed, budget: usize) -> Vec<Str
         }
     }
     panic!("it does not converge: {done:?}");
+}
+
+/// What was done, in no order. A map is replaced for each change, hence may be told once more where the rest is done in other rounds.
+fn without_maps(mut done: Vec<String>) -> Vec<String> {
+    done.retain(|name| !name.contains("\"tell\""));
+    done.sort();
+    done
 }
 
 fn everything_is_ready(spec: &HostPlanSpec, host: &Observed) -> bool {
@@ -316,6 +378,110 @@ fn a_volume_that_leaves_the_plan_is_kept_until_its_destruction_is_ordered() {
     assert_eq!(host.volumes.present().unwrap().len(), 1, "destroyed");
 }
 
+/// Volumes of one plan: for each name where it is (a machine, kept, or not in the plan), how large, and whether it is destroyed.
+type Volumes = Vec<(Option<Option<usize>>, u64, bool)>;
+
+/// A plan with two machines and these volumes.
+fn with_volumes(wanted: &Volumes, power: Power) -> HostPlanSpec {
+    let mut spec = plan(2, 0, 1, power);
+    let project = spec.project.as_mut().unwrap();
+    for (at, (place, bytes, destroyed)) in wanted.iter().enumerate() {
+        let name = format!("v{at}");
+        let attached = place.map(|machine| machine.map(|machine| format!("m{machine}")));
+        if let Some(machine) = attached {
+            let path = machine.as_ref().map(|_| format!("/{name}"));
+            let volume = json!({"name": name, "uid": format!("u-{name}"), "serial": format!("{at:032}"), "bytes": bytes, "attachTo": machine, "mountPath": path});
+            project.volumes.push(serde_json::from_value(volume).unwrap());
+        } else if *destroyed {
+            project.destroy.push(name.as_str().into());
+        }
+    }
+    spec
+}
+
+fn volumes() -> impl Strategy<Value = Volumes> {
+    let place = prop_oneof![Just(None), Just(Some(None)), Just(Some(Some(0))), Just(Some(Some(1)))];
+    proptest::collection::vec((place, prop_oneof![Just(1024_u64), Just(2048)], any::<bool>()), 3)
+}
+
+/// The names of what is done, and that it is done.
+fn done(spec: &HostPlanSpec, host: &mut Observed) -> Vec<String> {
+    let named = carry_out(spec, host, usize::MAX);
+    assert!(everything_is_ready(spec, host), "{named:?}");
+    named
+}
+
+#[test]
+fn a_volume_that_grows_reaches_the_machine_that_runs() {
+    let (small, large) = (vec![(Some(Some(0)), 1024, false)], vec![(Some(Some(0)), 2048, false)]);
+    let (spec, mut host) = (with_volumes(&small, Power::Running), empty());
+    done(&spec, &mut host);
+    let spec = with_volumes(&large, Power::Running);
+    let plan = spec.project.as_ref().unwrap();
+    assert_eq!(
+        next(&spec, plan, &host, now()).actions,
+        [Action::GrowVolume(plan.volumes[0].clone())]
+    );
+    apply(plan, &mut host, &Action::GrowVolume(plan.volumes[0].clone()));
+    let half = next(&spec, plan, &host, now());
+    assert_eq!(half.actions, [Action::ResizeVolume("m0".into(), plan.volumes[0].clone())]);
+    let state = |next: &dejima_plan::host::Next| next.items.iter().find(|(item, ..)| item == "volume/v0").unwrap().1;
+    assert_eq!(state(&half), ItemState::Pending, "the machine has not seen it yet");
+    apply(plan, &mut host, &half.actions[0]);
+    let whole = next(&spec, plan, &host, now());
+    assert_eq!((whole.actions.len(), state(&whole)), (0, ItemState::Ready));
+}
+
+#[test]
+fn a_volume_leaves_a_machine_once_its_guest_has_let_go_or_its_destruction_is_ordered() {
+    let (spec, mut host) = (with_volumes(&vec![(Some(Some(0)), 1024, false)], Power::Running), empty());
+    done(&spec, &mut host);
+    let kept = with_volumes(&vec![(Some(None), 1024, false)], Power::Running);
+    let told = carry_out(&kept, &mut host, 1);
+    assert!(told[0].contains("tell"), "{told:?}");
+    // The guest still uses it.
+    list(&mut host.domains)[0].answered = false;
+    let left = next(&kept, kept.project.as_ref().unwrap(), &host, now());
+    assert_eq!(left.actions, []);
+    assert!(
+        left.items
+            .contains(&("volume/v0".to_owned(), ItemState::Pending, Some("vault:v1:YQ==".into())))
+    );
+    // An order to destroy does not wait for it, and the bytes go once no process has the key.
+    let ordered = with_volumes(&vec![(None, 1024, true)], Power::Running);
+    let mut other = host.clone();
+    let first = next(&ordered, ordered.project.as_ref().unwrap(), &other, now()).actions;
+    assert_eq!(first, [Action::DetachVolume("m0".into(), "v0".into())]);
+    assert!(
+        carry_out(&ordered, &mut other, usize::MAX)
+            .iter()
+            .any(|name| name.contains("remove"))
+    );
+    let gone = next(&ordered, ordered.project.as_ref().unwrap(), &other, now());
+    assert_eq!(
+        gone.items.iter().find(|(item, ..)| item == "volume/v0").unwrap().1,
+        ItemState::Ended
+    );
+    // It lets go.
+    list(&mut host.domains)[0].answered = true;
+    assert_eq!(done(&kept, &mut host).len(), 1);
+    assert_eq!(host.volumes.present().unwrap().len(), 1, "kept");
+}
+
+#[test]
+fn no_volume_is_destroyed_while_nobody_can_tell_whether_a_machine_has_it() {
+    let (spec, mut host) = (with_volumes(&vec![(Some(None), 1024, false)], Power::Running), empty());
+    done(&spec, &mut host);
+    let ordered = with_volumes(&vec![(None, 1024, true)], Power::Running);
+    let removes = |host: &Observed| {
+        let todo = next(&ordered, ordered.project.as_ref().unwrap(), host, now());
+        todo.actions.iter().any(|action| matches!(action, Action::RemoveVolume(_)))
+    };
+    assert!(removes(&host), "the control");
+    host.domains = Seen::Unknown;
+    assert!(!removes(&host));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -337,7 +503,7 @@ proptest! {
         // Cut the second one anywhere as well: the two parts are the whole.
         let part = carry_out(&after, &mut host, cut % (all.len() + 1));
         let rest = carry_out(&after, &mut host, usize::MAX);
-        prop_assert_eq!(part.len() + rest.len(), all.len());
+        prop_assert_eq!(without_maps([part, rest].concat()), without_maps(all));
         prop_assert_eq!(&host, &whole);
         let left = next(&after, after.project.as_ref().unwrap(), &host, now());
         prop_assert_eq!(left.actions, vec![]);
@@ -345,6 +511,36 @@ proptest! {
             prop_assert!(left.closed && left.swept);
         } else if !stopped {
             prop_assert!(everything_is_ready(&after, &host));
+        }
+    }
+
+    /// The same for volumes: made, grown, attached, moved, detached, kept, destroyed, in machines that run or are stopped.
+    #[test]
+    fn volumes_come_and_go_and_a_change_that_was_cut_short_is_simply_continued(
+        first in volumes(), second in volumes(), stopped in any::<bool>(), cut in 0_usize..30,
+    ) {
+        let before = with_volumes(&first, Power::Running);
+        let after = with_volumes(&second, if stopped { Power::Stopped } else { Power::Running });
+        let mut host = empty();
+        carry_out(&before, &mut host, cut);
+        let mut whole = host.clone();
+        let all = carry_out(&after, &mut whole, usize::MAX);
+        let part = carry_out(&after, &mut host, cut % (all.len() + 1));
+        let rest = carry_out(&after, &mut host, usize::MAX);
+        prop_assert_eq!(without_maps([part, rest].concat()), without_maps(all));
+        prop_assert_eq!(&host, &whole);
+        // What is there is what the plan says, and what no plan ordered to be destroyed.
+        let plan = after.project.as_ref().unwrap();
+        let left = next(&after, plan, &host, now());
+        prop_assert_eq!(left.actions, vec![]);
+        for (item, state, _) in left.items {
+            let wanted = if plan.destroy.iter().any(|name| item == format!("volume/{name}")) { ItemState::Ended } else { ItemState::Ready };
+            prop_assert!(state == wanted || (stopped && item.starts_with("mount/")), "{} is {:?}", item, state);
+        }
+        for domain in host.domains.present().unwrap() {
+            let wanted = volumes_of(plan, &mut host.clone(), &domain.machine);
+            // One that is off sees how large they are at its start.
+            prop_assert!(domain.volumes == wanted || (stopped && domain.volumes.keys().eq(wanted.keys())), "{:?} and {:?}", domain, wanted);
         }
     }
 }

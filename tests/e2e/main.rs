@@ -22,6 +22,8 @@ mod reconcile_seal;
 mod reconcile_serve;
 mod reconcile_shared;
 mod reconcile_story;
+mod reconcile_volumes;
+mod recover_edits;
 mod recover_faults;
 mod running;
 mod up_asks;

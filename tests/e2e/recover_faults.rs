@@ -7,8 +7,8 @@ use dejima_tests::parts::Platform;
 use dejima_tests::{ADMIN, LEAD, OFFICE, PROVIDER, example, without_data};
 use serde_json::{Value, json};
 
-const HOST: &str = "host-f";
-const FATES: [&str; 3] = ["kill", "fail", "time-out"];
+pub(crate) const HOST: &str = "host-f";
+pub(crate) const FATES: [&str; 3] = ["kill", "fail", "time-out"];
 /// What comes by the clock and not by what is done: it may fall into a clean run or beside it, so that it is no part of the names
 /// that are compared.
 const BY_THE_CLOCK: [&str; 2] = ["renew lease/hostd", "say-alive host/host-f"];
@@ -123,7 +123,7 @@ fn life(platform: &mut Platform, tenant: &str, manifest: &str, case: &str) -> Va
     shape
 }
 
-fn wait(platform: &mut Platform, what: &str, so: &dyn Fn(&Platform) -> bool) {
+pub(crate) fn wait(platform: &mut Platform, what: &str, so: &dyn Fn(&Platform) -> bool) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(40);
     while !so(platform) {
         revive(platform);
@@ -189,7 +189,7 @@ fn nothing_is_left(platform: &Platform, case: &str) {
     );
 }
 
-fn names(path: &std::path::Path) -> BTreeMap<String, u64> {
+pub(crate) fn names(path: &std::path::Path) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
         *counts.entry(line.to_owned()).or_default() += 1;

@@ -7,7 +7,7 @@ use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::sys;
 
-use super::xml::{self, Found};
+use super::xml::{self, Disk, Found};
 use crate::driver::Error;
 
 /// An error of libvirt, with what was attempted.
@@ -53,6 +53,18 @@ pub(super) fn state(domain: &Domain) -> Result<DomainState, Error> {
         Some(Said::Paused) => DomainState::Paused,
         Some(Said::Running | Said::Blocked | Said::Shutdown | Said::PMSuspended | Said::NoState) | None => DomainState::Running,
     })
+}
+
+/// How large a disk is in a machine that runs, in bytes: without the header of what is encrypted. Nothing where libvirt cannot tell.
+pub(super) fn size(domain: &Domain, disk: &Disk) -> u64 {
+    // libvirt clears the answer before it asks, and the binding does not say that it failed.
+    domain.block_info(&disk.target, 0).map_or(0, |found| found.capacity)
+}
+
+/// How many bytes a machine has read of a disk since it was plugged in.
+pub(super) fn bytes_read(domain: &Domain, disk: &Disk) -> u64 {
+    let stats = domain.block_stats(&disk.target).map(|stats| u64::try_from(stats.rd_bytes));
+    stats.ok().and_then(Result::ok).unwrap_or(0)
 }
 
 /// The digest of a definition as the next start takes it: what is plugged into a running machine does not count.

@@ -293,6 +293,8 @@ pub(super) struct Disk {
     pub(super) file: PathBuf,
     /// Its number on the controller.
     pub(super) unit: Option<u32>,
+    /// libvirt's name for it in this domain.
+    pub(super) target: String,
     /// The element as it stands: what a detach is asked with.
     pub(super) xml: String,
 }
@@ -313,6 +315,10 @@ pub(super) fn read(xml: &str) -> Result<Option<Found>, Error> {
                 .map(PathBuf::from)
                 .unwrap_or_default(),
             unit: child("address").and_then(|address| address.attribute("unit")?.parse().ok()),
+            target: child("target")
+                .and_then(|target| target.attribute("dev"))
+                .unwrap_or_default()
+                .to_owned(),
             xml: xml.get(node.range()).unwrap_or_default().to_owned(),
         }
     };

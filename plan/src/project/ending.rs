@@ -177,10 +177,18 @@ fn receipt(inputs: &Inputs<'_>, destroyed: Timestamp) -> Receipt {
         .filter_map(|plan| plan.spec.project.as_ref())
         .flat_map(|plan| plan.volumes.iter().map(|volume| volume.name.clone()))
         .chain(inputs.project.spec.volumes.iter().map(|volume| volume.name.clone()))
+        .chain(
+            inputs
+                .project
+                .status
+                .iter()
+                .flat_map(|status| status.kept_volumes.iter().map(|kept| kept.name.clone())),
+        )
         .collect();
     Receipt {
         id: names::receipt_id(&inputs.facts.of.uid),
         project: of(inputs),
+        volume: None,
         state: if confirmed { State::Final } else { State::Partial },
         key_destroyed_at: seconds(destroyed),
         hosts: hosts_ends,

@@ -8,7 +8,7 @@ use dejima_crds::project::{DatasetWishStatus, IsolatedProjectStatus, MachineStat
 use dejima_crds::reason::{Decision, Reason};
 use dejima_crds::receipt::State;
 
-use super::{Inputs, Step, ending, host_of};
+use super::{Inputs, Step, ending, host_of, kept};
 use crate::placement::Placed;
 use crate::problems::Problem;
 use crate::segment::machine_names;
@@ -178,6 +178,7 @@ pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Pla
     // Keys are opened before the plan is written, and status is said after both.
     items(inputs, &mut status, &report, current, placed_on.is_some());
     machines(inputs, &mut status, &report, placed_on.as_ref());
+    status.kept_volumes = kept::volumes(inputs);
     datasets(inputs, &mut status, &report);
     members(inputs, &mut status);
     summary(inputs, &mut status, placed_on.as_ref().map(ToString::to_string));
@@ -191,6 +192,12 @@ fn state(report: &HostPlanStatus, item: &str) -> ItemState {
         .iter()
         .find(|known| known.item == item)
         .map_or(ItemState::Pending, |known| known.state)
+}
+
+/// Why an item is not ready, where its host says so.
+fn why<'a>(report: &'a HostPlanStatus, item: &str) -> Option<&'a str> {
+    let found = report.items.iter().find(|known| known.item == item)?;
+    found.message.as_ref().map(dejima_crds::bounded::Prose::as_str)
 }
 
 fn items(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &HostPlanStatus, current: bool, planned: bool) {
@@ -243,7 +250,10 @@ fn items(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &HostP
     let waits: Vec<String> = volumes
         .iter()
         .filter(|(_, state)| *state != ItemState::Ready)
-        .map(|(name, _)| name.to_string())
+        .map(|(name, _)| match why(report, &format!("volume/{name}")) {
+            Some(why) => format!("{name} ({why})"),
+            None => name.to_string(),
+        })
         .collect();
     let truth = if waits.is_empty() { Truth::True } else { Truth::False };
     say(

@@ -1,0 +1,390 @@
+//! The steps of a project on a pretend cluster: whatever is edited, and wherever carrying it out is cut short, the end is that of
+//! an uncut run, and then nothing is left to do.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code stops where it cannot go on")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dejima_crds::bounded::{Digest, KeyName, Label, Uid};
+use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, mount_item};
+use dejima_crds::reason::Decision;
+use dejima_crds::receipt::{Receipt, State};
+use dejima_crds::{Host, HostPlan, IsolatedProject, IsolatedProjectStatus, MachineImage};
+use dejima_plan::placement::Candidate;
+use dejima_plan::project::{Inputs, Next, Step, Wish, next};
+use dejima_policy::{DatasetFacts, Verdict, facts};
+use jiff::{Timestamp, tz::TimeZone};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const NOW: &str = "2026-11-24T00:01:00Z";
+
+fn digest() -> Digest {
+    format!("sha256:{}", "a".repeat(64)).into()
+}
+
+/// What a project asks for: volumes with their sizes, those to be destroyed, a dataset and whether it is permitted, its end.
+#[derive(Clone, Debug)]
+struct Asked {
+    volumes: BTreeMap<&'static str, &'static str>,
+    destroy: BTreeSet<&'static str>,
+    dataset: bool,
+    permitted: bool,
+    deleted: bool,
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let volumes = proptest::collection::btree_map(
+        prop_oneof![Just("work"), Just("more")],
+        prop_oneof![Just("64Mi"), Just("1Gi")],
+        0..3,
+    );
+    let destroy = proptest::collection::btree_set(prop_oneof![Just("work"), Just("more"), Just("never")], 0..3);
+    let asked = (volumes, destroy, any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2));
+    asked.prop_map(|(volumes, mut destroy, dataset, permitted, deleted)| {
+        // Admission lets no name stand in both.
+        destroy.retain(|name| !volumes.contains_key(name));
+        Asked {
+            volumes,
+            destroy,
+            dataset,
+            permitted,
+            deleted,
+        }
+    })
+}
+
+/// A cluster with one host.
+#[derive(Clone, Debug, PartialEq)]
+struct Cluster {
+    project: IsolatedProject,
+    finalized: bool,
+    gone: bool,
+    permitted: bool,
+    host: Host,
+    plan: Option<HostPlan>,
+    // The project's key, and what the host may use.
+    key: bool,
+    opened: BTreeSet<KeyName>,
+    // What lies on the host, and what was said of it.
+    volumes: BTreeSet<Label>,
+    receipts: BTreeMap<Uid, Receipt>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let project = json!({
+            "apiVersion": "dejima.dev/v1alpha1", "kind": "IsolatedProject",
+            "metadata": {"namespace": "osaka", "name": "liver", "uid": "p-1", "generation": 1},
+            "spec": {
+                "title": {"en": "Liver"}, "purpose": [{"duo": "DUO:0000042"}], "institution": "https://ror.org/035t8zc32", "orgKind": "public", "country": "JP",
+                "members": [{"subject": "lead@osaka.example", "role": "lead"}], "period": {"from": "2026-04", "until": "2027-03"},
+                "machines": [{"name": "train", "cpu": 1, "memory": "1Gi", "image": "probe"}],
+            },
+        });
+        let host = json!({"apiVersion": "dejima.dev/v1alpha1", "kind": "Host", "metadata": {"name": "host-a"},
+            "spec": {"roles": ["machines"], "schedulable": true}, "status": {"capacity": {"cpus": 8, "memory": 64_u64 << 30, "bytes": 1_u64 << 40}, "engine": {"kind": "kvm"}}});
+        Self {
+            project: serde_json::from_value(project).unwrap(),
+            finalized: false,
+            gone: false,
+            permitted: false,
+            host: serde_json::from_value(host).unwrap(),
+            plan: None,
+            key: false,
+            opened: BTreeSet::new(),
+            volumes: BTreeSet::new(),
+            receipts: BTreeMap::new(),
+        }
+    }
+
+    fn edit(&mut self, asked: &Asked) {
+        let mut object = serde_json::to_value(&self.project).unwrap();
+        let volumes: Vec<Value> = asked
+            .volumes
+            .iter()
+            .map(|(name, size)| json!({"name": name, "size": size, "attachTo": "train", "mountPath": format!("/{name}")}))
+            .collect();
+        let datasets = if asked.dataset {
+            json!([{"namespace": "jichi", "name": "ct", "attachTo": ["train"], "mountPath": "/data"}])
+        } else {
+            json!([])
+        };
+        object["spec"]["volumes"] = json!(volumes);
+        object["spec"]["destroyVolumes"] = json!(asked.destroy);
+        object["spec"]["datasets"] = datasets;
+        if asked.deleted {
+            object["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z".into();
+            // What nobody holds back is gone.
+            self.gone = !self.finalized;
+        }
+        self.project = serde_json::from_value(object).unwrap();
+        self.permitted = asked.permitted;
+    }
+
+    fn status(&self) -> IsolatedProjectStatus {
+        self.project.status.clone().unwrap_or_default()
+    }
+
+    /// What is to be done now.
+    fn next(&self) -> Next {
+        let image: MachineImage = serde_json::from_value(json!({"apiVersion": "dejima.dev/v1alpha1", "kind": "MachineImage", "metadata": {"name": "probe"},
+            "spec": {"format": "kernel-initrd", "guest": "probe", "boot": {"kernel": {"path": "k", "digest": digest(), "initrd": "i", "initrdDigest": digest()}}}}))
+        .unwrap();
+        let shard = json!({"id": "0".repeat(16), "digest": digest(), "storedDigest": digest(), "key": "shard-d-1", "wrappedKey": "vault:v1:YQ==", "bytes": 1, "files": 1});
+        let version = json!({"version": 1, "digest": digest(), "bytes": 1, "files": 1, "shards": ["0".repeat(16)], "sealedAt": NOW});
+        let dataset = DatasetFacts {
+            of: "jichi/ct".into(),
+            uid: "d-1".into(),
+            approvals: vec![],
+            agreement: None,
+            transferred: None,
+            suspended: None,
+            withdrawn: vec![],
+            revision: 1,
+            versions: vec![serde_json::from_value(version).unwrap()],
+            shards: vec![serde_json::from_value(shard).unwrap()],
+            declared_bytes: None,
+            policy: "open".into(),
+            deleted: false,
+        };
+        let wish = |wish| Wish {
+            wish,
+            dataset: Some(&dataset),
+            policy: None,
+            verdict: Verdict {
+                decision: if self.permitted { Decision::Permit } else { Decision::Deny },
+                reasons: vec![],
+                version: Some(1),
+                until: None,
+                policy: Some(digest()),
+                grant: None,
+                effective: vec![],
+                members: vec![],
+                obligations: vec![],
+                grants: vec![],
+            },
+            grants: vec![],
+        };
+        let wishes: Vec<Wish<'_>> = self.project.spec.datasets.iter().map(wish).collect();
+        let mut project = self.project.clone();
+        project.metadata.finalizers = self.finalized.then(|| vec![dejima_crds::names::FINALIZER.to_owned()]);
+        next(&Inputs {
+            facts: &facts::project(&project, &BTreeMap::new(), &[]),
+            project: &project,
+            namespace: &BTreeMap::new(),
+            candidates: &[Candidate {
+                host: &self.host,
+                alive: true,
+            }],
+            images: &[image],
+            plans: self.plan.as_slice(),
+            wishes: &wishes,
+            openings: &[],
+            admission: &[],
+            horizon: &"P30D".into(),
+            now: NOW.parse::<Timestamp>().unwrap(),
+            zone: &TimeZone::UTC,
+        })
+    }
+
+    fn held(&mut self, held: bool) {
+        let by = held.then(|| json!({"namespace": "osaka", "name": "liver", "uid": "p-1"}));
+        self.host.status.as_mut().unwrap().held_by = by.map(|by| serde_json::from_value(by).unwrap());
+    }
+
+    fn write(&mut self, spec: HostPlanSpec, from: Option<&String>) {
+        let current = self.plan.as_ref();
+        assert_eq!(
+            from,
+            current.and_then(|plan| plan.metadata.resource_version.as_ref()),
+            "planned from another one"
+        );
+        assert!(current.is_none_or(|plan| spec.plan_generation > plan.spec.plan_generation && spec.ends >= plan.spec.ends));
+        let project = spec.project.as_ref().unwrap();
+        for mount in &project.mounts {
+            assert!(
+                self.status().exposed.iter().any(|exposed| exposed.dataset == mount.dataset),
+                "a mount that nobody wrote down"
+            );
+            assert!(
+                spec.ends || mount.shards.iter().all(|shard| self.opened.contains(&shard.key)),
+                "a mount whose key is closed"
+            );
+        }
+        let kept: BTreeSet<Label> = self.status().kept_volumes.into_iter().map(|kept| kept.name).collect();
+        assert!(
+            spec.ends || project.destroy.iter().all(|name| kept.contains(name)),
+            "destroyed, and nobody would know"
+        );
+        let metadata =
+            json!({"namespace": "dejima-host-host-a", "name": "project-p-1", "resourceVersion": spec.plan_generation.to_string()});
+        let status = current.map(|plan| json!(plan.status));
+        let plan = json!({"apiVersion": "dejima.dev/v1alpha1", "kind": "HostPlan", "metadata": metadata, "spec": spec, "status": status});
+        self.plan = Some(serde_json::from_value(plan).unwrap());
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Finalize => self.finalized = true,
+            Step::Hold { .. } => self.held(true),
+            Step::Request { .. } | Step::DropRequest { .. } => panic!("no dataset here is under review"),
+            Step::OpenKeys { keys, .. } => {
+                self.key = true;
+                self.opened = keys.into_iter().collect();
+            }
+            Step::Write { spec, from, .. } => self.write(*spec, from.as_ref()),
+            Step::DestroyKey { .. } => self.key = false,
+            Step::CloseKeys { .. } => self.opened.clear(),
+            Step::Receipt(receipt) => {
+                assert_eq!(receipt.id, receipt.own_id());
+                let same = self
+                    .receipts
+                    .get(&receipt.id)
+                    .is_none_or(|known| *known == *receipt || known.state == State::Partial);
+                assert!(same, "two final receipts of one thing");
+                if let Some(volume) = &receipt.volume {
+                    assert!(!self.volumes.contains(volume), "a receipt of what is still there");
+                }
+                self.receipts.insert(receipt.id.clone(), *receipt);
+            }
+            Step::Forget { .. } => self.plan = None,
+            Step::Release { .. } => {
+                assert!(self.volumes.is_empty(), "a host is free on which something is left");
+                self.held(false);
+            }
+            Step::Unfinalize => (self.finalized, self.gone) = (false, true),
+        }
+    }
+
+    /// One pass, as the operator makes it, cut short after so many steps. How many it took.
+    fn pass(&mut self, budget: usize) -> usize {
+        let Next { steps, status, .. } = self.next();
+        let count = steps.len();
+        let mut said = false;
+        for (at, step) in steps.into_iter().enumerate() {
+            if at == budget {
+                return at;
+            }
+            if matches!(step, Step::Forget { .. } | Step::Unfinalize) {
+                (self.project.status, said) = (Some(status.clone()), true);
+            }
+            self.apply(step);
+        }
+        if !said {
+            self.project.status = Some(status);
+        }
+        count
+    }
+
+    /// The host carries its plan out.
+    fn host_works(&mut self) {
+        let Some(plan) = &mut self.plan else { return };
+        let project = plan.spec.project.as_ref().unwrap();
+        let mut status = HostPlanStatus {
+            plan_generation: plan.spec.plan_generation,
+            ..plan.status.clone().unwrap_or_default()
+        };
+        if plan.spec.ends {
+            self.volumes.clear();
+            (status.closed_at, status.swept_at) = (Some(NOW.into()), Some(NOW.into()));
+        } else {
+            for name in &project.destroy {
+                self.volumes.remove(name);
+            }
+            self.volumes.extend(project.volumes.iter().map(|volume| volume.name.clone()));
+            let item = |item: String, state: &str| json!({"item": item, "state": state, "since": NOW});
+            let ready = std::iter::once("network".to_owned())
+                .chain(project.volumes.iter().map(|volume| format!("volume/{}", volume.name)))
+                .chain(project.domains.iter().map(|domain| format!("domain/{}", domain.machine)))
+                .chain(project.mounts.iter().map(|mount| mount_item(mount, &"train".into())));
+            let ended = project.destroy.iter().map(|name| item(format!("volume/{name}"), "ended"));
+            let items: Vec<Value> = ready.map(|name| item(name, "ready")).chain(ended).collect();
+            status.items = serde_json::from_value(json!(items)).unwrap();
+        }
+        plan.status = Some(status);
+    }
+
+    /// Operator and host work until nothing changes any more.
+    fn settle(&mut self) {
+        for _ in 0..30 {
+            let before = self.clone();
+            if !self.gone {
+                self.pass(usize::MAX);
+            }
+            self.host_works();
+            if *self == before {
+                return;
+            }
+        }
+        panic!("it does not converge: {self:?}");
+    }
+
+    /// Without numbers that tell how often something was written.
+    fn shape(&self) -> Value {
+        let plan = self.plan.as_ref().map(|plan| json!([plan.spec.ends, plan.spec.project]));
+        let mut status = json!(self.project.status);
+        status["conditions"] = Value::Null;
+        json!([
+            plan,
+            status,
+            self.host.status,
+            self.key,
+            self.opened,
+            self.volumes,
+            self.receipts,
+            self.finalized,
+            self.gone
+        ])
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_is_edited_and_wherever_it_is_cut_short_the_end_is_that_of_an_uncut_run(
+        edits in proptest::collection::vec(asked(), 1..4), cuts in proptest::collection::vec((0_usize..8, any::<bool>()), 0..4),
+    ) {
+        let mut clean = Cluster::new();
+        let before = edits.len() - 1;
+        for edit in &edits[..before] {
+            clean.edit(&Asked { deleted: false, ..edit.clone() });
+            clean.settle();
+        }
+        clean.edit(&edits[before]);
+        let mut cut = clean.clone();
+        clean.settle();
+        // The operator dies after some steps, lives again, dies again; the host works meanwhile, or does not.
+        for (budget, works) in &cuts {
+            if !cut.gone {
+                cut.pass(*budget);
+            }
+            if *works {
+                cut.host_works();
+            }
+        }
+        cut.settle();
+        prop_assert_eq!(cut.shape(), clean.shape());
+
+        let asked = &edits[before];
+        let status = clean.status();
+        if asked.deleted {
+            prop_assert!(clean.gone && !clean.key && clean.opened.is_empty() && clean.volumes.is_empty() && clean.plan.is_none());
+            // Whatever never got a host leaves no receipt's worth behind; what did, one that is final.
+            prop_assert!(clean.receipts.values().all(|receipt| receipt.state == State::Final));
+        } else {
+            let plan = clean.plan.as_ref().unwrap().spec.project.as_ref().unwrap();
+            let mounted = asked.dataset && asked.permitted;
+            prop_assert_eq!(plan.mounts.len(), usize::from(mounted));
+            prop_assert_eq!(clean.opened.len(), 1 + usize::from(mounted), "the host may use exactly these keys");
+            // Nothing is on the host but what is listed or kept, and nothing of that is missing.
+            let listed: BTreeSet<Label> = asked.volumes.keys().map(|name| (*name).into()).collect();
+            let kept: BTreeSet<Label> = status.kept_volumes.iter().map(|kept| kept.name.clone()).collect();
+            prop_assert!(listed.is_disjoint(&kept));
+            prop_assert_eq!(&clean.volumes, &listed.union(&kept).cloned().collect());
+            prop_assert!(asked.destroy.iter().all(|name| !clean.volumes.contains(&Label::from(*name))), "what is to be destroyed is gone");
+            prop_assert!(plan.destroy.is_empty(), "no order is left");
+        }
+    }
+}
