@@ -179,10 +179,10 @@ impl Bench {
     /// Waits until the guest is so; says after how long.
     fn until(&self, what: &str, so: impl Fn() -> bool) {
         let begin = Instant::now();
-        let late = run::await_until(what, 20, "the guest", so);
+        let late = run::await_until(what, 60, "the guest", so);
         assert!(
             late.is_ok(),
-            "{what}: not within 20 s\n{}\n{}{}",
+            "{what}: not within 60 s\n{}\n{}{}",
             self.state(),
             self.log(),
             self.said("cat /run/again.log || true")

@@ -148,6 +148,9 @@ async fn suite(machines: &dyn Machines, storage: &dyn Storage, plan: &ProjectPla
     machines.undefine(&uid, &machine).await.unwrap();
     machines.undefine(&uid, &machine).await.unwrap();
     assert_eq!(machines.observe(&uid).await, Seen::Absent);
+    for volume in [volume, &more] {
+        storage.remove(&uid, &volume.name).await.unwrap();
+    }
     assert_eq!(machines.list_owned().await, Seen::Present([].into()));
 }
 
@@ -208,6 +211,8 @@ async fn inside() {
     ip(&["link", "add", plan.segment.bridge.as_str(), "type", "bridge"]);
     let volume = &plan.volumes[0];
     suite(&machines, &pool, &plan).await;
+    pool.keep_key(&plan.of.uid, volume, &"vault:v1:YQ==".into()).await.unwrap();
+    pool.format(&plan.of.uid, volume, &key()).await.unwrap();
     assert_eq!(std::fs::read_dir("/run/dejima").unwrap().count(), 0, "something is left in memory");
     let secrets = run::succeed(Command::new("virsh").args(["-q", "secret-list"]), None).unwrap();
     assert_eq!(secrets.trim(), "", "libvirt still has keys");

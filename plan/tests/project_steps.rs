@@ -1,7 +1,12 @@
 //! The steps of a project on a pretend cluster: whatever is edited, and wherever carrying it out is cut short, the end is that of
 //! an uncut run, and then nothing is left to do.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code stops where it cannot go on")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code stops where it cannot go on"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,12 +59,22 @@ fn asked() -> impl Strategy<Value = Asked> {
     })
 }
 
+/// How far an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Nobody holds it back.
+    Free,
+    /// It bears our finalizer.
+    Held,
+    /// It is gone.
+    Gone,
+}
+
 /// A cluster with one host.
 #[derive(Clone, Debug, PartialEq)]
 struct Cluster {
     project: IsolatedProject,
-    finalized: bool,
-    gone: bool,
+    life: Life,
     permitted: bool,
     host: Host,
     plan: Option<HostPlan>,
@@ -86,8 +101,7 @@ impl Cluster {
             "spec": {"roles": ["machines"], "schedulable": true}, "status": {"capacity": {"cpus": 8, "memory": 64_u64 << 30, "bytes": 1_u64 << 40}, "engine": {"kind": "kvm"}}});
         Self {
             project: serde_json::from_value(project).unwrap(),
-            finalized: false,
-            gone: false,
+            life: Life::Free,
             permitted: false,
             host: serde_json::from_value(host).unwrap(),
             plan: None,
@@ -116,7 +130,9 @@ impl Cluster {
         if asked.deleted {
             object["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z".into();
             // What nobody holds back is gone.
-            self.gone = !self.finalized;
+            if self.life == Life::Free {
+                self.life = Life::Gone;
+            }
         }
         self.project = serde_json::from_value(object).unwrap();
         self.permitted = asked.permitted;
@@ -168,7 +184,7 @@ impl Cluster {
         };
         let wishes: Vec<Wish<'_>> = self.project.spec.datasets.iter().map(wish).collect();
         let mut project = self.project.clone();
-        project.metadata.finalizers = self.finalized.then(|| vec![dejima_crds::names::FINALIZER.to_owned()]);
+        project.metadata.finalizers = (self.life == Life::Held).then(|| vec![dejima_crds::names::FINALIZER.to_owned()]);
         next(&Inputs {
             facts: &facts::project(&project, &BTreeMap::new(), &[]),
             project: &project,
@@ -193,7 +209,7 @@ impl Cluster {
         self.host.status.as_mut().unwrap().held_by = by.map(|by| serde_json::from_value(by).unwrap());
     }
 
-    fn write(&mut self, spec: HostPlanSpec, from: Option<&String>) {
+    fn write(&mut self, spec: &HostPlanSpec, from: Option<&String>) {
         let current = self.plan.as_ref();
         assert_eq!(
             from,
@@ -226,14 +242,14 @@ impl Cluster {
 
     fn apply(&mut self, step: Step) {
         match step {
-            Step::Finalize => self.finalized = true,
+            Step::Finalize => self.life = Life::Held,
             Step::Hold { .. } => self.held(true),
             Step::Request { .. } | Step::DropRequest { .. } => panic!("no dataset here is under review"),
             Step::OpenKeys { keys, .. } => {
                 self.key = true;
                 self.opened = keys.into_iter().collect();
             }
-            Step::Write { spec, from, .. } => self.write(*spec, from.as_ref()),
+            Step::Write { spec, from, .. } => self.write(&spec, from.as_ref()),
             Step::DestroyKey { .. } => self.key = false,
             Step::CloseKeys { .. } => self.opened.clear(),
             Step::Receipt(receipt) => {
@@ -253,7 +269,7 @@ impl Cluster {
                 assert!(self.volumes.is_empty(), "a host is free on which something is left");
                 self.held(false);
             }
-            Step::Unfinalize => (self.finalized, self.gone) = (false, true),
+            Step::Unfinalize => self.life = Life::Gone,
         }
     }
 
@@ -309,7 +325,7 @@ impl Cluster {
     fn settle(&mut self) {
         for _ in 0..30 {
             let before = self.clone();
-            if !self.gone {
+            if self.life != Life::Gone {
                 self.pass(usize::MAX);
             }
             self.host_works();
@@ -333,8 +349,7 @@ impl Cluster {
             self.opened,
             self.volumes,
             self.receipts,
-            self.finalized,
-            self.gone
+            self.life == Life::Gone
         ])
     }
 }
@@ -357,7 +372,7 @@ proptest! {
         clean.settle();
         // The operator dies after some steps, lives again, dies again; the host works meanwhile, or does not.
         for (budget, works) in &cuts {
-            if !cut.gone {
+            if cut.life != Life::Gone {
                 cut.pass(*budget);
             }
             if *works {
@@ -370,7 +385,7 @@ proptest! {
         let asked = &edits[before];
         let status = clean.status();
         if asked.deleted {
-            prop_assert!(clean.gone && !clean.key && clean.opened.is_empty() && clean.volumes.is_empty() && clean.plan.is_none());
+            prop_assert!(clean.life == Life::Gone && !clean.key && clean.opened.is_empty() && clean.volumes.is_empty() && clean.plan.is_none());
             // Whatever never got a host leaves no receipt's worth behind; what did, one that is final.
             prop_assert!(clean.receipts.values().all(|receipt| receipt.state == State::Final));
         } else {

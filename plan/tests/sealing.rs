@@ -127,8 +127,8 @@ impl Cluster {
             .iter()
             .map(|shard| json!({"id": id(*shard), "bytes": 1, "files": 1}))
             .collect();
-        let of_source: String = self.source.iter().map(|shard| format!("{shard:02x}")).collect();
-        let scanned = json!({"version": order.version, "manifestDigest": digest(&of_source), "bytes": shards.len(), "files": shards.len(), "shards": shards});
+        let of_source = self.source.iter().fold(0_u32, |all, shard| all | 1 << shard);
+        let scanned = json!({"version": order.version, "manifestDigest": digest(&format!("{of_source:02x}")), "bytes": shards.len(), "files": shards.len(), "shards": shards});
         let seal = |shard: &ShardId, key: &KeyName| {
             assert!(self.opened.contains(key), "sealed with a key that the host may not use");
             json!({"id": shard, "digest": digest("b"), "storedDigest": digest("c"), "key": key, "wrappedKey": "vault:v1:YQ==", "bytes": 1, "files": 1})
