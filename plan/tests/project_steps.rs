@@ -83,6 +83,7 @@ struct Cluster {
     opened: BTreeSet<KeyName>,
     // What lies on the host, and what was said of it.
     volumes: BTreeSet<Label>,
+    destroyed: BTreeSet<Label>,
     receipts: BTreeMap<Uid, Receipt>,
 }
 
@@ -108,6 +109,7 @@ impl Cluster {
             key: false,
             opened: BTreeSet::new(),
             volumes: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
             receipts: BTreeMap::new(),
         }
     }
@@ -306,7 +308,9 @@ impl Cluster {
             (status.closed_at, status.swept_at) = (Some(NOW.into()), Some(NOW.into()));
         } else {
             for name in &project.destroy {
-                self.volumes.remove(name);
+                if self.volumes.remove(name) {
+                    self.destroyed.insert(name.clone());
+                }
             }
             self.volumes.extend(project.volumes.iter().map(|volume| volume.name.clone()));
             let item = |item: String, state: &str| json!({"item": item, "state": state, "since": NOW});
@@ -400,6 +404,8 @@ proptest! {
             prop_assert_eq!(&clean.volumes, &listed.union(&kept).cloned().collect());
             prop_assert!(asked.destroy.iter().all(|name| !clean.volumes.contains(&Label::from(*name))), "what is to be destroyed is gone");
             prop_assert!(plan.destroy.is_empty(), "no order is left");
+            let proved: BTreeSet<Label> = clean.receipts.values().filter_map(|receipt| receipt.volume.clone()).collect();
+            prop_assert_eq!(&proved, &clean.destroyed, "what was destroyed has a receipt, and nothing else has");
         }
     }
 }
