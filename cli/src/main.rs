@@ -2,6 +2,7 @@
 //!
 //! Under the name `kubectl-dejima` the same binary is a kubectl plugin: everything it does for people, kubectl can do too.
 
+mod client;
 mod doctor;
 mod explain;
 mod gate;

@@ -25,6 +25,7 @@ use object_store::local::LocalFileSystem;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::client::patient;
 use crate::gate::gate;
 use crate::ledger::Records;
 use crate::listen::Listen;
@@ -162,7 +163,7 @@ async fn config(kubeconfig: Option<PathBuf>) -> Result<Config> {
 
 /// A client for a kubeconfig file, or for the usual places.
 pub(crate) async fn client(kubeconfig: Option<PathBuf>) -> Result<Client> {
-    Client::try_from(config(kubeconfig).await?).context("cannot talk to the cluster")
+    patient(config(kubeconfig).await?)
 }
 
 fn secret(path: &Path) -> Result<String> {
@@ -219,7 +220,7 @@ async fn control(config: Config, work: Work, api: &str, stop: watch::Receiver<bo
         bail!("{problem}");
     }
     let context = Context {
-        client: Client::try_from(config.clone()).context("cannot talk to the cluster")?,
+        client: patient(config.clone())?,
         keys: Arc::new(dejima_operator::VaultKeys::new(&work.keys, &secret(&work.keys_token_file)?)?),
         recorder: Arc::new(Records::new(api, config)?),
         gate: gate(),
@@ -364,7 +365,7 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         (Some(_), None) => bail!("a host that seals needs both --intake and --image-store"),
     };
     let agent = Agent {
-        client: Client::try_from(config).context("cannot talk to the cluster")?,
+        client: patient(config)?,
         host: arguments.host,
         drivers,
         kept: Arc::new(Kept::open(&arguments.state)?),
