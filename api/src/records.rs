@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use dejima_crds::act::{Act, Kind};
+use dejima_crds::act::{Act, Kind, Phase};
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::{HostPlan, names::host_namespace};
 use dejima_ledger::{Error, Ledger};
@@ -80,11 +80,24 @@ async fn writes(window: &Window, caller: &Caller, act: &Act) -> Result<(), Probl
         .await
         .map_err(|error| Problem::ours("cannot look at the plans of the host", &error))?;
     let own = plan.and_then(|plan| plan.spec.project).is_some_and(|plan| plan.of == *project);
-    if own {
+    if own || (act.phase == Phase::Ended && began(window, caller, act).await?) {
         Ok(())
     } else {
         Err(Problem::refused("this project is in no plan of this host"))
     }
+}
+
+/// Whether this caller said that exactly this began. Where its plan is gone, its end is still said by who began it.
+async fn began(window: &Window, caller: &Caller, act: &Act) -> Result<bool, Problem> {
+    let begun = Act {
+        phase: Phase::Begun,
+        outcome: None,
+        ..act.clone()
+    };
+    let begun = serde_json::to_value(&begun).map_err(|error| Problem::ours("cannot read the act", &error))?;
+    let activity = act.activity.clone();
+    let record = in_ledger(window, move |ledger| ledger.find(&activity, "begun")).await?;
+    Ok(record.is_some_and(|record| record.writer == caller.login && record.act == begun))
 }
 
 /// `POST /api/v1/records`: durable when it is answered; the same act twice is one record.

@@ -278,6 +278,51 @@ async fn what_a_caller_changes_is_changed_with_his_own_token() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_mount_without_a_plan_is_recorded_by_who_recorded_its_beginning() {
+    // No host has a plan in this cluster.
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = dejima_ledger::Ledger::open(folder.path()).unwrap();
+    let act = |host: &str, phase: &str, outcome: Value| {
+        let project = json!({"namespace": "osaka", "name": "liver", "uid": "u-liver"});
+        let mut act = json!({"activity": "mount/1", "phase": phase, "kind": "mount", "host": host, "project": project});
+        if !outcome.is_null() {
+            act["outcome"] = outcome;
+        }
+        act
+    };
+    let login = |host: &str| format!("system:serviceaccount:dejima-host-{host}:hostd");
+    ledger
+        .append(
+            &login("host-a"),
+            &act("host-a", "begun", Value::Null),
+            "2026-04-01T00:00:00Z".parse().unwrap(),
+        )
+        .unwrap();
+    let theirs = cluster();
+    let of = move |token: secrecy::SecretString| Ok(theirs.client(token.expose_secret()));
+    let app = app(Window::over(cluster().client("ours"), Arc::new(of), ledger));
+    let post = |host: &str, act: Value| {
+        let request = Request::post("/api/v1/records")
+            .header("authorization", format!("Bearer token-of-{}", login(host)))
+            .header("content-type", "application/json")
+            .body(Body::from(act.to_string()))
+            .unwrap();
+        let app = app.clone();
+        async move { app.oneshot(request).await.unwrap().status() }
+    };
+    let over = |host: &str| act(host, "ended", json!("done"));
+    assert_eq!(post("host-b", over("host-b")).await, StatusCode::FORBIDDEN, "another host");
+    let mut other = over("host-a");
+    other["project"]["uid"] = json!("u-eye");
+    assert_eq!(post("host-a", other).await, StatusCode::FORBIDDEN, "the end of something else");
+    let mut fresh = act("host-a", "begun", Value::Null);
+    fresh["activity"] = json!("mount/2");
+    assert_eq!(post("host-a", fresh).await, StatusCode::FORBIDDEN, "a beginning without a plan");
+    assert_eq!(post("host-a", over("host-a")).await, StatusCode::CREATED);
+    assert_eq!(post("host-a", over("host-a")).await, StatusCode::OK, "the same again");
+}
+
+#[tokio::test]
 async fn health_is_anybodys_and_metrics_are_for_whom_kubernetes_lets_get_them() {
     let (app, _folder) = window(&cluster().lets("prometheus", "get /metrics"));
     for path in ["/healthz", "/readyz"] {
