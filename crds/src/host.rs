@@ -113,6 +113,10 @@ pub struct HostStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub images: Vec<Digest>,
+    /// Projects of which machines or volumes are on it without a plan: nothing of them is destroyed, and they hold it. (hostd)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub unplanned: Vec<Uid>,
 }
 
 /// What one project has claimed of a shared host.

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dejima_crds::bounded::{Label, Uid};
 use dejima_crds::condition::seconds;
-use dejima_crds::host_plan::{HostPlanStatus, IsolationProof};
+use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IsolationProof, ProjectPlan};
 use dejima_crds::{Host, HostPlan, names};
 use dejima_plan::Seen;
+use dejima_plan::drift::drift;
 use dejima_plan::effect::{Effect, through};
-use dejima_plan::host::{Action, Observed, drift, items, next, segment_digest};
+use dejima_plan::host::{Action, Observed, items, next, segment_digest};
+use dejima_plan::sweep::{Owned, others, unplanned};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -23,10 +25,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::carry_out::{carry_out, settle};
+use crate::drift::Repaired;
 use crate::driver::{Drivers, Error};
 use crate::intake;
 use crate::kept::Kept;
+use crate::pace::Pace;
 use crate::seal::Intake;
+use crate::sweep;
 
 /// One host's agent.
 #[derive(Clone)]
@@ -101,23 +106,59 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
     tracing::info!(host = agent.host, "hostd is at work");
     tasks.spawn(keep_ends(agent.clone(), store.clone(), ends, Arc::clone(&changed)));
     let mut failures: u32 = 0;
-    let mut written = BTreeMap::new();
+    let mut life = Life::default();
+    let mut bell = agent.drivers.machines.bell().listen();
+    let calm = Duration::from_secs(agent.resync_seconds);
+    let mut pace = Pace::new(calm);
+    let mut rang = false;
     while !*stop.borrow() {
-        let (failed, again) = look(&agent, &store, &mut written).await;
-        failures = if failed { failures + 1 } else { 0 };
-        let back_off = Duration::from_millis(agent.retry_ms.saturating_mul(1 << failures.min(10)).min(60_000));
-        let calm = Duration::from_secs(agent.resync_seconds);
-        let usual = if failed { back_off } else { calm };
-        let pause = usual.min(until(again));
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = changed.notified() => {}
-            _ = stop.changed() => {}
+        let looked = look(&agent, &store, &mut life).await;
+        if rang && (looked.acted || looked.failed) {
+            pace.answered(Instant::now());
         }
+        failures = if looked.failed { failures + 1 } else { 0 };
+        let back_off = Duration::from_millis(agent.retry_ms.saturating_mul(1 << failures.min(10)).min(60_000));
+        let usual = if looked.failed { back_off } else { calm };
+        let pause = usual.min(until(looked.again));
+        let heard = async {
+            if bell.changed().await.is_err() {
+                // Nobody can ring it any more.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(pace.wait(Instant::now())).await;
+        };
+        rang = tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = changed.notified() => false,
+            _ = stop.changed() => false,
+            () = heard => true,
+        };
     }
     tasks.shutdown().await;
     tracing::info!(host = agent.host, "hostd has stopped; what it holds goes on");
     Ok(())
+}
+
+/// What one life of hostd remembers between two looks.
+#[derive(Debug, Default)]
+struct Life {
+    /// The resource version of each status that was written: an older plan that still comes is not carried out again.
+    written: BTreeMap<String, u64>,
+    /// What was repaired lately.
+    repaired: Repaired,
+    /// Projects without a plan that were said to be here.
+    unplanned: BTreeSet<Uid>,
+}
+
+/// What came of a look.
+#[derive(Debug, Default)]
+struct Looked {
+    /// Whether anything failed.
+    failed: bool,
+    /// Whether anything was done.
+    acted: bool,
+    /// When the next look is due, whatever happens: the next end of a mount, the next thing that is said no longer.
+    again: Option<Timestamp>,
 }
 
 /// How long it is until a moment; for ever where there is none.
@@ -139,6 +180,7 @@ async fn keep_ends(agent: Agent, store: Store<HostPlan>, changed: Arc<Notify>, l
         .wait_until_ready()
         .await
         .unwrap_or_else(|_| tracing::warn!("the plans can be read no more"));
+    let mut bell = agent.drivers.machines.bell().listen();
     loop {
         let mut again: Option<Timestamp> = None;
         let mut failed = false;
@@ -152,7 +194,8 @@ async fn keep_ends(agent: Agent, store: Store<HostPlan>, changed: Arc<Notify>, l
                 network: Seen::Unknown,
                 volumes: Seen::Unknown,
                 domains: agent.drivers.machines.observe(&project.of.uid).await,
-                others: BTreeSet::new(),
+                // An end asks nobody else.
+                others: Seen::Absent,
                 attached: attached(&agent.kept, &project.of.uid),
             };
             let now = Timestamp::now();
@@ -173,12 +216,13 @@ async fn keep_ends(agent: Agent, store: Store<HostPlan>, changed: Arc<Notify>, l
         tokio::select! {
             () = tokio::time::sleep(pause.min(until(again))) => {}
             () = changed.notified() => {}
+            Ok(()) = bell.changed() => {}
         }
     }
 }
 
 /// What this host attached to the machines of a project and has not seen leave.
-fn attached(kept: &Kept, uid: &Uid) -> BTreeMap<Label, BTreeSet<Label>> {
+pub(crate) fn attached(kept: &Kept, uid: &Uid) -> BTreeMap<Label, BTreeSet<Label>> {
     let mut all: BTreeMap<Label, BTreeSet<Label>> = BTreeMap::new();
     for mount in kept.mounts() {
         if mount.begun.project.as_ref().is_some_and(|of| of.uid == *uid) {
@@ -240,80 +284,109 @@ async fn say_what_it_is(agent: &Agent) -> Result<(), Error> {
     .await
 }
 
-/// One look at every plan. Whether anything failed, and when the next end of a mount comes.
-async fn look(agent: &Agent, store: &Store<HostPlan>, written: &mut BTreeMap<String, u64>) -> (bool, Option<Timestamp>) {
-    let mut failed = false;
-    let mut again: Option<Timestamp> = None;
-    let owned = agent.drivers.machines.list_owned().await;
-    for plan in store.state() {
-        again = ends_of(&plan).chain(again).filter(|end| *end > Timestamp::now()).min();
+/// One look at every plan, then at what has none.
+async fn look(agent: &Agent, store: &Store<HostPlan>, life: &mut Life) -> Looked {
+    let mut looked = Looked::default();
+    let plans = store.state();
+    for plan in &plans {
+        looked.again = ends_of(plan).chain(looked.again).filter(|end| *end > Timestamp::now()).min();
         let version: Option<u64> = plan.resource_version().and_then(|version| version.parse().ok());
-        if version < written.get(&plan.name_any()).copied() {
+        if version < life.written.get(&plan.name_any()).copied() {
             continue;
         }
-        match one(agent, &plan, &owned).await {
+        let beside: Vec<&HostPlanSpec> = plans
+            .iter()
+            .filter(|other| other.name_any() != plan.name_any())
+            .map(|other| &other.spec)
+            .collect();
+        match one(agent, plan, &beside, &mut life.repaired, &mut looked.acted).await {
             Ok(None) => {}
             Ok(Some(version)) => {
-                written.insert(plan.name_any(), version);
+                life.written.insert(plan.name_any(), version);
             }
             Err(error) => {
-                failed = true;
+                looked.failed = true;
                 tracing::warn!(plan = plan.name_any(), error = %chain(&error), "will be tried again");
             }
         }
     }
-    failed |= !without_plan(agent, store, &owned).await;
-    (failed, again)
+    let specs: Vec<&HostPlanSpec> = plans.iter().map(|plan| &plan.spec).collect();
+    if let Err(error) = without_plan(agent, &specs, &mut life.unplanned).await {
+        looked.failed = true;
+        tracing::warn!(error = %chain(&error), "what is nobody's will be looked at again");
+    }
+    if let Err(error) = agent.kept.forget(&plans.iter().map(|plan| plan.name_any()).collect()) {
+        tracing::warn!(error = %chain(&error), "plans that are over are remembered");
+    }
+    looked.again = looked.again.into_iter().chain(life.repaired.until()).min();
+    looked
 }
 
-/// Ends the mounts of projects that have no plan here any more, and nothing else: a plan that is absent destroys nothing.
-async fn without_plan(agent: &Agent, store: &Store<HostPlan>, owned: &Seen<BTreeSet<Uid>>) -> bool {
-    let plans = store.state();
-    let planned = |uid: &&Uid| {
+/// What is here without a plan: mounts end, machines and volumes are said and stay, the rest is swept.
+async fn without_plan(agent: &Agent, plans: &[&HostPlanSpec], said: &mut BTreeSet<Uid>) -> Result<(), Error> {
+    let here = unplanned(plans, &sweep::owned(&agent.drivers).await);
+    let planned = |uid: &Uid| {
         plans
             .iter()
-            .any(|plan| plan.spec.project.as_ref().is_some_and(|plan| plan.of.uid == **uid))
+            .any(|plan| plan.project.as_ref().is_some_and(|plan| plan.of.uid == *uid))
     };
-    let mut done = true;
-    for uid in owned.present().into_iter().flatten().filter(|uid| !planned(uid)) {
-        let machines = &agent.drivers.machines;
-        for domain in machines.observe(uid).await.present().into_iter().flatten() {
-            for serial in &domain.shards {
-                tracing::warn!(project = %uid, machine = %domain.machine, "there is no plan for this project any more: its mounts end");
-                let name = Effect::new(format!("domain/{}", domain.machine), "detach-unplanned");
-                let ended = through(agent.drivers.gate.as_ref(), name, machines.detach(uid, &domain.machine, serial)).await;
-                done &= ended.is_ok();
-            }
+    let begun = agent.kept.mounts().into_iter().filter_map(|mount| Some(mount.begun.project?.uid));
+    let mounts: BTreeSet<Uid> = begun.filter(|uid| !planned(uid)).chain(here.iter().cloned()).collect();
+    let mut done = Ok(());
+    for uid in &mounts {
+        done = done.and(sweep::end_mounts(&agent.drivers, &agent.kept, uid).await);
+    }
+    if *said != here {
+        for uid in &here {
+            tracing::warn!(project = %uid, "machines or volumes are here and no plan: nothing of them is destroyed without an order");
+        }
+        done = done.and(say_unplanned(agent, &here).await);
+        if done.is_ok() {
+            *said = here;
         }
     }
-    done
+    done.and(sweep::sweep(&agent.drivers, plans).await)
+}
+
+/// Says which projects are here without a plan.
+async fn say_unplanned(agent: &Agent, here: &BTreeSet<Uid>) -> Result<(), Error> {
+    let hosts: Api<Host> = Api::all(agent.client.clone());
+    let change = json!({"status": {"unplanned": here.iter().take(256).collect::<Vec<_>>()}});
+    through(agent.drivers.gate.as_ref(), Effect::new("host", "say-unplanned"), async {
+        let written = hosts
+            .patch_status(&agent.host, &PatchParams::default(), &Patch::Merge(&change))
+            .await;
+        written.map(drop).map_err(api_error("say what is here without a plan"))
+    })
+    .await
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// What the drivers find of one project.
-pub async fn observe(drivers: &Drivers, kept: &Kept, uid: &Uid, owned: &Seen<BTreeSet<Uid>>) -> Observed {
-    let others = owned
-        .present()
-        .into_iter()
-        .flatten()
-        .filter(|other| *other != uid)
-        .cloned()
-        .collect();
-    Observed {
+/// What the drivers find of one project, and of all others.
+pub async fn observe(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan) -> (Observed, Owned) {
+    let (uid, owned) = (&plan.of.uid, sweep::owned(drivers).await);
+    let seen = Observed {
         attached: attached(kept, uid),
         network: drivers.network.observe(uid).await,
         volumes: drivers.storage.observe(uid).await,
         domains: drivers.machines.observe(uid).await,
-        others,
-    }
+        others: others(&owned, Some(plan)),
+    };
+    (seen, owned)
 }
 
 /// One plan: look, compare, act, look again, until nothing is left or something fails; then say how it stands.
 /// The resource version of the status that was written, where it was.
-async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Result<Option<u64>, Error> {
+async fn one(
+    agent: &Agent,
+    plan: &HostPlan,
+    beside: &[&HostPlanSpec],
+    repaired: &mut Repaired,
+    acted: &mut bool,
+) -> Result<Option<u64>, Error> {
     if !agent.kept.admit(&plan.name_any(), plan.spec.plan_generation)? {
         tracing::warn!(
             plan = plan.name_any(),
@@ -324,7 +397,8 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     }
     if let Some(order) = plan.spec.intake.as_ref() {
         let before = plan.status.clone().unwrap_or_default();
-        let held = owned.present().is_none_or(|projects| !projects.is_empty());
+        // Who cannot be told apart from nobody holds it.
+        let held = others(&sweep::owned(&agent.drivers).await, None) != Seen::Absent;
         let (status, failure) = intake::look(
             &agent.drivers,
             agent.intake.as_ref(),
@@ -347,13 +421,17 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     let mut proof = None;
     let mut failure = None;
     let mut last = Vec::new();
+    let before = plan.status.clone().unwrap_or_default();
+    let mut drifted = None;
     loop {
-        let seen = observe(&agent.drivers, &agent.kept, &project.of.uid, owned).await;
+        let (seen, owned) = observe(&agent.drivers, &agent.kept, project).await;
+        drifted.get_or_insert_with(|| drift(&plan.spec, project, &before, &seen, &owned, Timestamp::now()));
         let todo = next(&plan.spec, project, &seen, Timestamp::now());
         // What was done and still is to be done waits for the next look: nobody can tell yet whether it took effect.
         if todo.actions.is_empty() || todo.actions == last {
             break;
         }
+        *acted = true;
         for action in &todo.actions {
             match carry_out(&agent.drivers, &agent.kept, &agent.host, project, action).await {
                 Ok(made) => proof = made.or(proof),
@@ -370,15 +448,24 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
         last = todo.actions;
     }
     let now = Timestamp::now();
-    let seen = observe(&agent.drivers, &agent.kept, &project.of.uid, owned).await;
-    let left = next(&plan.spec, project, &seen, now);
+    let (seen, owned) = observe(&agent.drivers, &agent.kept, project).await;
+    let mut left = next(&plan.spec, project, &seen, now);
+    // Of a plan that ends nothing is left either that only it had use for.
+    if left.swept
+        && failure.is_none()
+        && let Err(error) = sweep::sweep(&agent.drivers, beside).await
+    {
+        left.swept = false;
+        failure = Some((error, ("stray".to_owned(), "sweep")));
+    }
     // Taking access away waited for nobody; that it ended is said now.
     let settled = settle(&agent.drivers, &agent.kept, project, &seen, plan.spec.ends).await;
-    let before = plan.status.clone().unwrap_or_default();
+    let drifted = drifted.unwrap_or_default();
+    let standing = drift(&plan.spec, project, &before, &seen, &owned, now);
     let mut status = HostPlanStatus {
         plan_generation: plan.spec.plan_generation,
         items: items(&left, &before.items, now),
-        drift: if plan.spec.ends { Vec::new() } else { drift(project, &seen) },
+        drift: repaired.say(&plan.name_any(), drifted, standing, now),
         ..before.clone()
     };
     status.problem = failure.as_ref().map(|(error, _)| error.reason()).or(left.problem).map(Into::into);
@@ -403,6 +490,9 @@ async fn one(agent: &Agent, plan: &HostPlan, owned: &Seen<BTreeSet<Uid>>) -> Res
     }
     if left.swept && status.swept_at.is_none() {
         status.swept_at = Some(seconds(now));
+    }
+    if status.swept_at.is_some() {
+        agent.kept.swept(&plan.name_any())?;
     }
     let version = if status == before { None } else { say(agent, plan, status).await? };
     match failure {

@@ -142,14 +142,19 @@ pub async fn settle(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan, seen: &O
         if attached || (wanted && !ends) {
             continue;
         }
-        let over = Act {
-            phase: Phase::Ended,
-            outcome: Some(Outcome::Done),
-            ..mount.begun.clone()
-        };
-        let name = Effect::new(format!("ledger/mount/{}", mount.machine), "end");
-        through(drivers.gate.as_ref(), name, drivers.recorder.record(&over)).await?;
-        kept.ended(&mount)?;
+        say_ended(drivers, kept, &mount).await?;
     }
     Ok(())
+}
+
+/// Says that a mount has ended, and forgets it once that is recorded.
+pub(crate) async fn say_ended(drivers: &Drivers, kept: &Kept, mount: &OpenMount) -> Result<(), Error> {
+    let over = Act {
+        phase: Phase::Ended,
+        outcome: Some(Outcome::Done),
+        ..mount.begun.clone()
+    };
+    let name = Effect::new(format!("ledger/mount/{}", mount.machine), "end");
+    through(drivers.gate.as_ref(), name, drivers.recorder.record(&over)).await?;
+    kept.ended(mount)
 }

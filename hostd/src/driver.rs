@@ -3,8 +3,7 @@
 //! Every verb can be repeated: it looks, and does what is missing. `observe` says what is there, and where it cannot
 //! tell it says so.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use dejima_crds::act::Act;
@@ -15,6 +14,8 @@ use dejima_crds::host_plan::{DomainPlan, ProjectPlan, Segment, ShardPlan, Volume
 use dejima_plan::Seen;
 use dejima_plan::effect::{Gate, Injected};
 use dejima_plan::host::{DomainSeen, MapEntry, NetworkSeen, VolumeSeen};
+use dejima_plan::sweep::{Owned, Thing};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 /// What can go wrong on a host.
@@ -46,6 +47,9 @@ pub enum Error {
     /// Something that a verb needs is not there.
     #[error("{0}")]
     Missing(String),
+    /// Something is not what was sealed: it is not used.
+    #[error("{0}")]
+    Damaged(String),
     /// A test let it fail.
     #[error(transparent)]
     Injected(#[from] Injected),
@@ -68,6 +72,7 @@ impl Error {
             Self::Api { .. } => "ApiFailed",
             Self::Silent(_) => "DriverSilent",
             Self::Missing(_) => "Missing",
+            Self::Damaged(_) => "Damaged",
         }
     }
 }
@@ -97,6 +102,10 @@ pub trait Storage: Send + Sync {
     async fn grow(&self, project: &Uid, volume: &VolumePlan) -> Result<(), Error>;
     /// Destroys the wrapped key first, then the bytes.
     async fn remove(&self, project: &Uid, name: &Label) -> Result<(), Error>;
+    /// What of ours is here: volumes, and what never became one.
+    async fn list_owned(&self) -> Owned;
+    /// Takes away what is nobody's.
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error>;
 }
 
 /// A proof of isolation.
@@ -119,6 +128,10 @@ pub trait Network: Send + Sync {
     async fn prove(&self, project: &Uid, segment: &Segment) -> Result<Proof, Error>;
     /// Takes the bridge away, then its rules.
     async fn remove(&self, project: &Uid) -> Result<(), Error>;
+    /// What of ours is here: networks, and bridges of which nobody knows whose they are.
+    async fn list_owned(&self) -> Owned;
+    /// Takes away what is nobody's.
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error>;
 }
 
 /// Machines.
@@ -136,9 +149,9 @@ pub trait Machines: Send + Sync {
     async fn start_paused(&self, plan: &ProjectPlan, domain: &DomainPlan) -> Result<(), Error>;
     /// Lets it run.
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error>;
-    /// Fetches a shard from the image store, where that has to be done, and checks it.
+    /// Checks a shard that was fetched before; fetches it, where it is not there or is not what was sealed, and checks it.
     async fn fetch(&self, shard: &ShardPlan) -> Result<(), Error>;
-    /// Attaches a shard, read-only.
+    /// Attaches a shard that was fetched, read-only.
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error>;
     /// Takes a shard away, whether or not the guest agrees.
     async fn detach(&self, project: &Uid, machine: &Label, serial: &Label) -> Result<(), Error>;
@@ -154,8 +167,51 @@ pub trait Machines: Send + Sync {
     async fn destroy(&self, project: &Uid, machine: &Label) -> Result<(), Error>;
     /// Forgets it.
     async fn undefine(&self, project: &Uid, machine: &Label) -> Result<(), Error>;
-    /// All projects of which something is here.
-    async fn list_owned(&self) -> Seen<BTreeSet<Uid>>;
+    /// What of ours is here: machines, keys in memory, what they are told by, what was fetched.
+    async fn list_owned(&self) -> Owned;
+    /// Takes away what is nobody's.
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error>;
+    /// Rings when something may have happened to a machine.
+    fn bell(&self) -> Bell;
+}
+
+/// Rings when something may have happened on a host by somebody else's hand. One ring or many: who listens looks once.
+#[derive(Clone, Debug, Default)]
+pub struct Bell(Arc<watch::Sender<u64>>);
+
+/// A bell that is not held: it rings as long as somebody else holds it.
+#[derive(Clone, Debug)]
+pub struct FarBell(Weak<watch::Sender<u64>>);
+
+impl Bell {
+    /// Rings.
+    pub fn ring(&self) {
+        self.0.send_modify(|rings| *rings = rings.wrapping_add(1));
+    }
+
+    /// An ear of its own: it hears each ring from now on, also one that came while it was busy.
+    pub fn listen(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+
+    /// The same bell, not held.
+    pub fn far(&self) -> FarBell {
+        FarBell(Arc::downgrade(&self.0))
+    }
+}
+
+impl FarBell {
+    /// Rings, where somebody holds the bell.
+    pub fn ring(&self) {
+        if let Some(bell) = self.0.upgrade() {
+            Bell(bell).ring();
+        }
+    }
+
+    /// Whether somebody holds it.
+    pub fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 /// Where acts go; returns when they are durable.

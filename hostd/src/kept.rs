@@ -30,6 +30,9 @@ struct State {
     generations: BTreeMap<String, u64>,
     #[serde(default)]
     mounts: Vec<OpenMount>,
+    // Plans that were carried out to their end: once they are gone they are forgotten.
+    #[serde(default)]
+    swept: BTreeSet<String>,
 }
 
 /// A mount that was begun and not ended: written down before the record, so that a second life of hostd ends it.
@@ -69,6 +72,7 @@ impl Kept {
                 machine_id: uuid::Uuid::new_v4().to_string().into(),
                 generations: BTreeMap::new(),
                 mounts: Vec::new(),
+                swept: BTreeSet::new(),
             },
             Err(error) => return Err(failed(error)),
         };
@@ -109,7 +113,10 @@ impl Kept {
         if generation <= known {
             return Ok(generation == known);
         }
-        self.change(|state| state.generations.insert(plan.to_owned(), generation))?;
+        self.change(|state| {
+            state.swept.remove(plan);
+            state.generations.insert(plan.to_owned(), generation)
+        })?;
         Ok(true)
     }
 
@@ -158,10 +165,34 @@ impl Kept {
         proofs.get(plan).cloned()
     }
 
-    /// Forgets a plan that was carried out to its end: its UID never comes again.
-    pub fn forget(&self, plan: &str) -> Result<(), Error> {
-        self.proofs.lock().unwrap_or_else(PoisonError::into_inner).remove(plan);
-        self.change(|state| state.generations.remove(plan)).map(drop)
+    /// Remembers that nothing is left of a plan on this host.
+    pub fn swept(&self, plan: &str) -> Result<(), Error> {
+        let known = self.state.lock().is_ok_and(|state| state.swept.contains(plan));
+        if known {
+            Ok(())
+        } else {
+            self.change(|state| state.swept.insert(plan.to_owned())).map(drop)
+        }
+    }
+
+    /// Forgets the plans that were carried out to their end and are there no longer. One that went before its end is remembered:
+    /// if it comes back, it must not be an older one.
+    pub fn forget(&self, there: &BTreeSet<String>) -> Result<(), Error> {
+        let gone: Vec<String> = match self.state.lock() {
+            Ok(state) => state.swept.difference(there).cloned().collect(),
+            Err(_) => Vec::new(),
+        };
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.retain(|plan, _| !gone.contains(plan));
+        self.change(|state| {
+            for plan in &gone {
+                state.swept.remove(plan);
+                state.generations.remove(plan);
+            }
+        })
     }
 }
 
@@ -197,7 +228,20 @@ mod tests {
         kept.prove("project-u", proof.clone());
         assert_eq!(kept.proof("project-u"), Some(proof));
         assert_eq!(kept.proof("project-v"), None, "another plan's");
-        kept.forget("project-u").unwrap();
+        // It went before its end: whoever makes it again must not make an older one.
+        kept.admit("project-u", 7).unwrap();
+        kept.forget(&BTreeSet::new()).unwrap();
+        assert!(kept.proof("project-u").is_some() && !kept.admit("project-u", 6).unwrap());
+        // It is still there, carried out to its end; then it goes.
+        kept.swept("project-u").unwrap();
+        kept.forget(&BTreeSet::from(["project-u".to_owned()])).unwrap();
+        assert!(!kept.admit("project-u", 6).unwrap());
+        let next = Kept::open(dir.path()).unwrap();
+        next.forget(&BTreeSet::new()).unwrap();
+        kept.forget(&BTreeSet::new()).unwrap();
         assert_eq!(kept.proof("project-u"), None);
+        for life in [kept, next] {
+            assert!(life.admit("project-u", 1).unwrap(), "nothing of it is known any more");
+        }
     }
 }

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod carry_out;
 pub mod doctor;
+pub mod drift;
 pub mod driver;
 pub mod fetch;
 pub mod intake;
@@ -19,9 +20,11 @@ pub mod luks;
 pub mod map;
 pub mod memory;
 pub mod network;
+mod pace;
 pub mod scan;
 pub mod seal;
 pub mod seed;
+pub mod sweep;
 pub mod volumes;
 
 pub use agent::{Agent, run};

@@ -9,7 +9,9 @@
 
 mod calls;
 mod domains;
+mod events;
 mod kvm;
+mod owned;
 mod process;
 mod xml;
 
@@ -26,6 +28,7 @@ use dejima_crds::host_plan::{DomainPlan, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_crds::names;
 use dejima_plan::Seen;
 use dejima_plan::host::{DomainSeen, DomainState, MapEntry, MapKind, definition, map_digest};
+use dejima_plan::sweep::{Owned, Thing};
 use serde::{Deserialize, Serialize};
 use virt::connect::Connect;
 use virt::sys;
@@ -34,9 +37,10 @@ pub use self::kvm::kvm_works;
 
 use self::calls::Calls;
 use self::domains::{bytes_read, describe, forget_secret, libvirt, lookup, next_definition, size, state, there};
+use self::owned::SECRETS;
 use self::process::Process;
 use self::xml::{Disk, Found, Lun, Machine, secret_id};
-use crate::driver::{Error, Machines, PlainKey};
+use crate::driver::{Bell, Error, Machines, PlainKey};
 use crate::fetch::Cache;
 use crate::map::{ANSWER, map_disk, map_serial, write_disk};
 use crate::seed::seed;
@@ -48,6 +52,8 @@ const LOOK: Duration = Duration::from_secs(3);
 const CHANGE: Duration = Duration::from_secs(30);
 /// How long an end may take before it is brought about without libvirt.
 const END: Duration = Duration::from_secs(3);
+/// Whom a call concerns that is about no machine alone.
+const EVERYBODY: &str = "everybody";
 
 /// Where a host keeps and finds what its machines need.
 #[derive(Clone, Debug)]
@@ -69,6 +75,7 @@ pub struct Libvirt {
     settings: Settings,
     cache: Cache,
     pool: Pool,
+    bell: Bell,
     unplugging: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -118,11 +125,15 @@ impl Libvirt {
     pub fn new(settings: Settings, cache: Cache, pool: Pool) -> Result<Self, Error> {
         let made = std::fs::create_dir_all(&settings.run);
         made.map_err(|cause| Error::driver("make", settings.run.display().to_string(), cause))?;
+        events::begin();
+        let bell = Bell::default();
+        events::listen(&settings.uri, &bell);
         Ok(Self {
-            calls: Calls::new(&settings.uri),
+            calls: Calls::new(&settings.uri, bell.clone()),
             settings,
             cache,
             pool,
+            bell,
             unplugging: Arc::default(),
         })
     }
@@ -178,6 +189,7 @@ impl Libvirt {
     /// The machine ends: by libvirt, or where that does not answer, without it.
     async fn pull_the_plug(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         let uuid = Self::uuid(project, machine);
+        let about = uuid.clone();
         let pull = move |connection: &Connect| match lookup(connection, &uuid)? {
             Some((domain, _)) if state(&domain)? != DomainState::Shutoff => match domain.destroy() {
                 // It ended by itself meanwhile.
@@ -186,7 +198,7 @@ impl Libvirt {
             },
             Some(_) | None => Ok(()),
         };
-        let Err(error) = self.calls.call("destroy a machine", END, pull).await else {
+        let Err(error) = self.calls.call("destroy a machine", &about, END, pull).await else {
             return Ok(());
         };
         let (own, of, named) = (self.clone(), project.clone(), machine.clone());
@@ -249,7 +261,7 @@ impl Libvirt {
             }
             Ok(all)
         };
-        self.calls.call("look at the machines", LOOK, look).await
+        self.calls.call("look at the machines", EVERYBODY, LOOK, look).await
     }
 
     /// Plugs a LUN into a running machine, at the first number that is free.
@@ -263,6 +275,7 @@ impl Libvirt {
         writable: bool,
     ) -> Result<(), Error> {
         let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
+        let about = uuid.clone();
         let plug = move |connection: &Connect| {
             let (domain, found) = there(connection, &uuid, &machine)?;
             if found.disks.iter().any(|disk| disk.serial == serial) {
@@ -280,7 +293,7 @@ impl Libvirt {
             let attached = domain.attach_device_flags(&lun.element().text()?, sys::VIR_DOMAIN_AFFECT_LIVE);
             attached.map_err(libvirt("attach to", machine.to_string()))
         };
-        self.calls.call("attach a disk", CHANGE, plug).await
+        self.calls.call("attach a disk", &about, CHANGE, plug).await
     }
 
     /// Plugs in what is encrypted. Whatever came of it, its key does not stay.
@@ -302,7 +315,7 @@ impl Libvirt {
         };
         let forgotten = self
             .calls
-            .call("forget a key", CHANGE, move |connection| forget_secret(connection, &secret))
+            .call("forget a key", SECRETS, CHANGE, move |connection| forget_secret(connection, &secret))
             .await;
         plugged.and(forgotten)
     }
@@ -312,6 +325,7 @@ impl Libvirt {
     /// One at a time: the loop that keeps ends and the one that carries plans out may both come for the same disk.
     async fn unplug(&self, project: &Uid, machine: &Label, which: impl Fn(&Disk) -> bool + Send + Clone + 'static) -> Result<bool, Error> {
         let uuid = Self::uuid(project, machine);
+        let about = uuid.clone();
         let unplug = move |connection: &Connect| {
             let Some((domain, found)) = lookup(connection, &uuid)? else {
                 return Ok(true);
@@ -327,7 +341,7 @@ impl Libvirt {
             Ok(!left)
         };
         let _one = self.unplugging.lock().await;
-        self.calls.call("detach a disk", END, unplug).await
+        self.calls.call("detach a disk", &about, END, unplug).await
     }
 }
 
@@ -346,7 +360,7 @@ impl Machines for Libvirt {
             let qemu = connection.hyp_version().map_err(libvirt("ask", "for QEMU's version"))?;
             Ok((node.cpus, node.memory, version(libvirt_version), version(qemu)))
         };
-        let (cpus, kibibytes, libvirt_version, qemu) = self.calls.call("ask what this host has", CHANGE, ask).await?;
+        let (cpus, kibibytes, libvirt_version, qemu) = self.calls.call("ask what this host has", EVERYBODY, CHANGE, ask).await?;
         let kind = if self.settings.kvm { EngineKind::Kvm } else { EngineKind::Tcg };
         let versions = BTreeMap::from([("libvirt".into(), libvirt_version.into()), ("qemu".into(), qemu.into())]);
         let capacity = Capacity {
@@ -414,7 +428,7 @@ impl Machines for Libvirt {
             let defined = connection.define_domain_xml(&text);
             defined.map(drop).map_err(libvirt("define", name))
         };
-        self.calls.call("define a machine", CHANGE, define).await
+        self.calls.call("define a machine", wanted.uid.as_str(), CHANGE, define).await
     }
 
     async fn give_key(&self, _: &Uid, serial: &Label, key: &PlainKey) -> Result<(), Error> {
@@ -426,7 +440,7 @@ impl Machines for Libvirt {
                 .map_err(libvirt("keep the key of", serial.clone()))?;
             secret.set_value(key.as_bytes(), 0).map_err(libvirt("keep the key of", serial))
         };
-        self.calls.call("hand a key over", CHANGE, give).await
+        self.calls.call("hand a key over", SECRETS, CHANGE, give).await
     }
 
     async fn start_paused(&self, plan: &ProjectPlan, domain: &DomainPlan) -> Result<(), Error> {
@@ -461,7 +475,8 @@ impl Machines for Libvirt {
             started.map_err(libvirt("start", machine.to_string()))?;
             Ok((found.definition, next_definition(&domain)?))
         };
-        let (definition, xml) = self.calls.call("start a machine", CHANGE, start).await?;
+        let about = domain.uid.as_str();
+        let (definition, xml) = self.calls.call("start a machine", about, CHANGE, start).await?;
         let pid_file = self
             .settings
             .pids
@@ -480,6 +495,7 @@ impl Machines for Libvirt {
 
     async fn resume(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
+        let about = uuid.clone();
         let resume = move |connection: &Connect| {
             let (domain, _) = there(connection, &uuid, &machine)?;
             match state(&domain)? {
@@ -488,7 +504,7 @@ impl Machines for Libvirt {
                 DomainState::Shutoff => Err(Error::Missing(format!("machine {machine} is off"))),
             }
         };
-        self.calls.call("let a machine run", CHANGE, resume).await
+        self.calls.call("let a machine run", &about, CHANGE, resume).await
     }
 
     async fn fetch(&self, shard: &ShardPlan) -> Result<(), Error> {
@@ -496,7 +512,7 @@ impl Machines for Libvirt {
     }
 
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error> {
-        let file = self.cache.shard(shard).await;
+        let file = self.cache.there(shard);
         self.plug_opened(project, machine, file, &shard.serial, false).await
     }
 
@@ -519,6 +535,7 @@ impl Machines for Libvirt {
     async fn resize_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
         let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
         let (file, name, bytes) = (self.pool.file(project, &volume.name)?, volume.name.clone(), volume.bytes);
+        let about = uuid.clone();
         let resize = move |connection: &Connect| {
             let (domain, found) = there(connection, &uuid, &machine)?;
             let disk = found.disks.iter().find(|disk| disk.file == file);
@@ -527,7 +544,7 @@ impl Machines for Libvirt {
             let resized = domain.block_resize(&disk.target, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES);
             resized.map_err(libvirt("resize", format!("volume {name}")))
         };
-        self.calls.call("resize a disk", CHANGE, resize).await
+        self.calls.call("resize a disk", &about, CHANGE, resize).await
     }
 
     async fn detach_volume(&self, project: &Uid, machine: &Label, name: &Label) -> Result<(), Error> {
@@ -542,10 +559,10 @@ impl Machines for Libvirt {
         let place = self.make_place(project, machine)?;
         let file = place.join(format!("map-{}", map_digest(map).hex()));
         let uuid = Self::uuid(project, machine);
-        let named = machine.clone();
+        let (named, about) = (machine.clone(), uuid.clone());
         let disks = self
             .calls
-            .call("look at a machine", LOOK, move |connection| {
+            .call("look at a machine", &about, LOOK, move |connection| {
                 Ok(there(connection, &uuid, &named)?.1.disks)
             })
             .await?;
@@ -581,6 +598,7 @@ impl Machines for Libvirt {
 
     async fn undefine(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         let uuid = Self::uuid(project, machine);
+        let about = uuid.clone();
         let undefine = move |connection: &Connect| match lookup(connection, &uuid)? {
             Some((domain, found)) => {
                 let undefined = domain.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_NVRAM);
@@ -588,23 +606,19 @@ impl Machines for Libvirt {
             }
             None => Ok(()),
         };
-        self.calls.call("undefine a machine", CHANGE, undefine).await?;
-        let place = self.place(project, machine)?;
-        match std::fs::remove_dir_all(&place) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::driver("clear", place.display().to_string(), cause));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        // The last machine takes the project's place with it; another one still needs it.
-        let _ = std::fs::remove_dir(self.settings.run.join(project.as_str()));
-        Ok(())
+        self.calls.call("undefine a machine", &about, CHANGE, undefine).await?;
+        self.clear_place(project, machine)
     }
 
-    async fn list_owned(&self) -> Seen<BTreeSet<Uid>> {
-        match self.all().await {
-            Ok(all) => Seen::Present(all.into_iter().map(|look| look.found.project).collect()),
-            Err(_) => Seen::Unknown,
-        }
+    async fn list_owned(&self) -> Owned {
+        self.owned().await
+    }
+
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error> {
+        self.take_away(thing).await
+    }
+
+    fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 }

@@ -11,9 +11,10 @@ use dejima_crds::host::{Capacity, Engine, EngineKind};
 use dejima_crds::host_plan::{DomainPlan, ProjectPlan, Segment, ShardPlan, VolumePlan};
 use dejima_plan::Seen;
 use dejima_plan::host::{DomainSeen, DomainState, MapEntry, NetworkSeen, VolumeSeen, definition, map_digest, segment_digest};
+use dejima_plan::sweep::{Kind, Owned, Thing};
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{Error, Machines, Network, PlainKey, Proof, Storage};
+use crate::driver::{Bell, Error, Machines, Network, PlainKey, Proof, Storage};
 use crate::kept::write_whole;
 use crate::network::{no_room, not_sealed, read};
 
@@ -28,11 +29,15 @@ pub struct Memory {
     lock: Arc<Mutex<()>>,
     // Projects whose network was proved in this life since rules were last reloaded: who starts again proves again.
     life: Arc<Mutex<BTreeSet<String>>>,
+    bell: Bell,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct World {
     projects: BTreeMap<String, Things>,
+    // Shards that were fetched, by the digest of the encrypted file and their serial.
+    #[serde(default)]
+    fetched: BTreeMap<String, Label>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -52,7 +57,7 @@ struct Things {
 
 impl Things {
     fn is_empty(&self) -> bool {
-        self.network.is_none() && self.volumes.is_empty() && self.domains.is_empty()
+        self.network.is_none() && self.volumes.is_empty() && self.domains.is_empty() && self.given.is_empty()
     }
 }
 
@@ -67,6 +72,7 @@ impl Memory {
             networks: true,
             lock: Arc::default(),
             life: Arc::default(),
+            bell: Bell::default(),
         })
     }
 
@@ -108,6 +114,14 @@ impl Memory {
 
     fn proved(&self, project: &Uid) -> bool {
         self.life.lock().unwrap_or_else(PoisonError::into_inner).contains(project.as_str())
+    }
+
+    /// What of a kind is in the world, whoever's it is.
+    fn list(&self, kind: Kind, list: impl Fn(&World, &str, &Things) -> Vec<Thing>) -> Owned {
+        match self.read() {
+            Ok(world) => Owned::found(world.projects.iter().flat_map(|(uid, things)| list(&world, uid, things))),
+            Err(_) => Owned::unknown(kind),
+        }
     }
 
     fn look<T>(&self, project: &Uid, look: impl FnOnce(&Things) -> Option<T>) -> Seen<T> {
@@ -188,6 +202,17 @@ impl Storage for Memory {
             Ok(())
         })
     }
+
+    async fn list_owned(&self) -> Owned {
+        self.list(Kind::Volumes, |_, uid, things| {
+            let names = things.volumes.keys();
+            names.map(|name| Thing::Volume(uid.into(), name.as_str().into())).collect()
+        })
+    }
+
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error> {
+        Err(Error::Missing(format!("no {} is ever swept from a pool", thing.word())))
+    }
 }
 
 #[async_trait]
@@ -251,6 +276,19 @@ impl Network for Memory {
         }
         Ok(())
     }
+
+    async fn list_owned(&self) -> Owned {
+        self.list(Kind::Networks, |_, uid, things| {
+            things.network.iter().map(|_| Thing::Network(uid.into())).collect()
+        })
+    }
+
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error> {
+        let Thing::Network(uid) = thing else {
+            return Err(Error::Missing(format!("no {} is a network", thing.word())));
+        };
+        Network::remove(self, uid).await
+    }
 }
 
 #[async_trait]
@@ -310,6 +348,14 @@ impl Machines for Memory {
             if found.state == DomainState::Shutoff {
                 (found.state, found.volumes) = (DomainState::Paused, own);
             }
+            // The machine has them now: nobody else keeps them.
+            for volume in plan
+                .volumes
+                .iter()
+                .filter(|volume| volume.attach_to.as_ref() == Some(&wanted.machine))
+            {
+                things.given.remove(volume.serial.as_str());
+            }
             Ok(())
         })
     }
@@ -330,12 +376,19 @@ impl Machines for Memory {
         })
     }
 
-    async fn fetch(&self, _: &ShardPlan) -> Result<(), Error> {
-        Ok(())
+    async fn fetch(&self, shard: &ShardPlan) -> Result<(), Error> {
+        self.change_all(|world| {
+            world.fetched.insert(shard.stored_digest.to_string(), shard.serial.clone());
+            Ok(())
+        })
     }
 
     async fn attach(&self, project: &Uid, machine: &Label, shard: &ShardPlan) -> Result<(), Error> {
-        self.change(project, |things| {
+        self.change_all(|world| {
+            let things = world.projects.entry(project.to_string()).or_default();
+            if !world.fetched.contains_key(shard.stored_digest.as_str()) {
+                return Err(Error::Missing(format!("shard {} was not fetched", shard.id)));
+            }
             if !things.given.remove(shard.serial.as_str()) {
                 return Err(Error::Missing(format!("shard {} has no key", shard.id)));
             }
@@ -414,10 +467,38 @@ impl Machines for Memory {
         })
     }
 
-    async fn list_owned(&self) -> Seen<BTreeSet<Uid>> {
-        match self.read() {
-            Ok(world) => Seen::Present(world.projects.keys().map(|uid| uid.as_str().into()).collect()),
-            Err(_) => Seen::Unknown,
-        }
+    async fn list_owned(&self) -> Owned {
+        let here = self.list(Kind::Domains, |world, uid, things| {
+            let domains = things.domains.values();
+            let attached = domains.clone().flat_map(|domain| &domain.shards);
+            let files = world.fetched.iter();
+            let digests = attached.flat_map(|serial| files.clone().filter(move |(_, own)| *own == serial));
+            domains
+                .map(|domain| Thing::Domain(uid.into(), domain.machine.clone()))
+                .chain(digests.map(|(digest, _)| Thing::Attached(digest.as_str().into())))
+                .chain(things.given.iter().map(|serial| Thing::Secret(serial.as_str().into())))
+                .collect()
+        });
+        let fetched = self.read().map(|world| world.fetched).unwrap_or_default();
+        here.and(Owned::found(fetched.keys().map(|digest| Thing::Fetched(digest.as_str().into()))))
+    }
+
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error> {
+        self.change_all(|world| {
+            if let Thing::Secret(serial) = thing {
+                for things in world.projects.values_mut() {
+                    things.given.remove(serial.as_str());
+                }
+            } else if let Thing::Fetched(digest) = thing {
+                world.fetched.remove(digest.as_str());
+            } else {
+                return Err(Error::Missing(format!("no machine's {} is ever swept", thing.word())));
+            }
+            Ok(())
+        })
+    }
+
+    fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod closed;
 mod frames;
+mod owned;
 mod prove;
 pub mod rules;
 mod space;
@@ -24,6 +25,7 @@ use dejima_crds::digest;
 use dejima_crds::host_plan::Segment;
 use dejima_plan::Seen;
 use dejima_plan::host::{NetworkSeen, segment_digest};
+use dejima_plan::sweep::{Kind, Owned, Thing};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -109,6 +111,16 @@ impl Network for Bridges {
     async fn remove(&self, project: &Uid) -> Result<(), Error> {
         let project = project.clone();
         self.on(move |host| host.remove(&project)).await
+    }
+
+    async fn list_owned(&self) -> Owned {
+        let found = self.on(Host::owned).await;
+        found.map_or_else(|_| Owned::unknown(Kind::Networks), Owned::found)
+    }
+
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error> {
+        let thing = thing.clone();
+        self.on(move |host| host.sweep(&thing)).await
     }
 }
 

@@ -14,6 +14,7 @@ use dejima_crds::bounded::{Label, Uid, WrappedKey};
 use dejima_crds::host_plan::VolumePlan;
 use dejima_plan::Seen;
 use dejima_plan::host::VolumeSeen;
+use dejima_plan::sweep::{Kind, Owned, Thing};
 
 use crate::driver::{Error, PlainKey, Storage};
 use crate::kept::write_whole;
@@ -128,6 +129,42 @@ fn look(folder: &Path) -> std::io::Result<Vec<VolumeSeen>> {
     names.into_iter().map(one).collect()
 }
 
+/// What lies in a pool: volumes, their wrapped keys, and what never became one.
+fn list(pool: &Path) -> std::io::Result<Vec<Thing>> {
+    let mut all = Vec::new();
+    for project in std::fs::read_dir(pool)? {
+        let folder = project?.path();
+        let Some(uid) = folder.file_name().and_then(|name| name.to_str()).map(Uid::from) else {
+            continue;
+        };
+        for file in std::fs::read_dir(&folder)? {
+            let path = file?.path();
+            let Some(name) = path.file_stem().and_then(|name| name.to_str()).map(Label::from) else {
+                continue;
+            };
+            match path.extension().and_then(|end| end.to_str()) {
+                Some("key" | "luks") => all.push(Thing::Volume(uid.clone(), name)),
+                Some("part") => all.push(Thing::Unmade(uid.clone(), name)),
+                Some(_) | None => {}
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The last file takes the directory with it.
+fn leave(places: &Places) -> std::io::Result<()> {
+    match places.volume.parent() {
+        Some(folder) if std::fs::read_dir(folder).is_ok_and(|mut left| left.next().is_none()) => {
+            std::fs::remove_dir(folder)?;
+            sync_folder(folder)
+        }
+        // Somebody else took the last one, or the directory with it.
+        Some(_) => gone(sync_folder(&places.volume)),
+        None => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Storage for Pool {
     async fn observe(&self, project: &Uid) -> Seen<Vec<VolumeSeen>> {
@@ -194,17 +231,27 @@ impl Storage for Pool {
             gone(std::fs::remove_file(&places.key))?;
             gone(std::fs::remove_file(&places.part))?;
             gone(std::fs::remove_file(&places.volume))?;
-            match places.volume.parent() {
-                // The last one takes the directory with it.
-                Some(folder) if std::fs::read_dir(folder).is_ok_and(|mut left| left.next().is_none()) => {
-                    std::fs::remove_dir(folder)?;
-                    sync_folder(folder)
-                }
-                // Somebody else took the last one, or the directory with it.
-                Some(_) => gone(sync_folder(&places.volume)),
-                None => Ok(()),
-            }
+            leave(&places)
         })
         .await
+    }
+
+    async fn list_owned(&self) -> Owned {
+        let pool = self.path.clone();
+        match tokio::task::spawn_blocking(move || list(&pool)).await {
+            Ok(Ok(all)) => Owned::found(all),
+            Ok(Err(_)) | Err(_) => Owned::unknown(Kind::Volumes),
+        }
+    }
+
+    async fn sweep(&self, thing: &Thing) -> Result<(), Error> {
+        let Thing::Unmade(project, name) = thing else {
+            return Err(Error::Missing(format!("no {} is ever swept from a pool", thing.word())));
+        };
+        let sweep = |places: Places| {
+            gone(std::fs::remove_file(&places.part))?;
+            leave(&places)
+        };
+        self.on(project, name, "clear", sweep).await
     }
 }

@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dejima_crds::bounded::{Label, Uid};
 use dejima_crds::digest;
@@ -27,6 +28,7 @@ use dejima_lab::{Guest, Host, ToStderr, host, packages, run};
 use dejima_plan::Seen;
 use dejima_plan::host::{DomainSeen, DomainState, definition, map, map_digest};
 use dejima_plan::segment::segment;
+use dejima_plan::sweep::{self, Kind, Owned, Thing};
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use serde_json::json;
@@ -89,7 +91,8 @@ async fn suite(machines: &dyn Machines, storage: &dyn Storage, plan: &ProjectPla
     machines.define(plan, domain).await.unwrap();
     let fresh = one(machines, &uid).await;
     assert_eq!((fresh.state, fresh.definition), (DomainState::Shutoff, definition(plan, domain)));
-    assert_eq!(machines.list_owned().await, Seen::Present([uid.clone()].into()));
+    let own = |thing: &Thing| matches!(thing, Thing::Domain(of, name) if *of == uid && *name == machine);
+    assert!(machines.list_owned().await.things.iter().any(own));
     assert!(
         machines.resume(&uid, &machine).await.is_err(),
         "a machine that is off does not go on"
@@ -130,12 +133,25 @@ async fn suite(machines: &dyn Machines, storage: &dyn Storage, plan: &ProjectPla
     machines.detach_volume(&uid, &machine, &more.name).await.unwrap();
     machines.detach_volume(&uid, &machine, &more.name).await.unwrap();
     assert_eq!(one(machines, &uid).await.volumes, sizes(&[("work", 32 << 20)]));
-    // A shard comes with its key alone, and goes.
+    // A shard comes once it was fetched and with its key alone, and goes.
+    machines.give_key(&uid, &shard.serial, &key()).await.unwrap();
+    assert!(
+        machines.attach(&uid, &machine, shard).await.is_err(),
+        "attached, and nobody fetched it"
+    );
+    machines.sweep(&Thing::Secret(shard.serial.clone())).await.unwrap();
+    machines.fetch(shard).await.unwrap();
     assert!(machines.attach(&uid, &machine, shard).await.is_err(), "attached without a key");
     assert!(one(machines, &uid).await.shards.is_empty());
     machines.give_key(&uid, &shard.serial, &key()).await.unwrap();
     machines.attach(&uid, &machine, shard).await.unwrap();
     assert_eq!(one(machines, &uid).await.shards, [shard.serial.clone()].into());
+    let (fetched, attached) = (
+        Thing::Fetched(shard.stored_digest.clone()),
+        Thing::Attached(shard.stored_digest.clone()),
+    );
+    let owned = machines.list_owned().await;
+    assert!(owned.things.contains(&fetched) && owned.things.contains(&attached), "{owned:?}");
     machines.detach(&uid, &machine, &shard.serial).await.unwrap();
     machines.detach(&uid, &machine, &shard.serial).await.unwrap();
     let after = one(machines, &uid).await;
@@ -151,7 +167,16 @@ async fn suite(machines: &dyn Machines, storage: &dyn Storage, plan: &ProjectPla
     for volume in [volume, &more] {
         storage.remove(&uid, &volume.name).await.unwrap();
     }
-    assert_eq!(machines.list_owned().await, Seen::Present([].into()));
+    // What nobody needs is found, and swept; what holds data no driver sweeps.
+    machines.give_key(&uid, &shard.serial, &key()).await.unwrap();
+    let left = machines.list_owned().await;
+    assert_eq!(left, Owned::found([Thing::Secret(shard.serial.clone()), fetched]));
+    for thing in &left.things {
+        machines.sweep(thing).await.unwrap();
+        machines.sweep(thing).await.unwrap();
+    }
+    assert_eq!(machines.list_owned().await, Owned::default());
+    assert!(machines.sweep(&Thing::Domain(uid.clone(), machine.clone())).await.is_err());
 }
 
 #[tokio::test]
@@ -224,6 +249,7 @@ async fn inside() {
         machines.give_key(uid, &volume.serial, &key()).await.unwrap();
         machines.start_paused(&plan, &plan.domains[0]).await.unwrap();
         machines.resume(uid, machine).await.unwrap();
+        machines.fetch(shard).await.unwrap();
         machines.give_key(uid, &shard.serial, &key()).await.unwrap();
         machines.attach(uid, machine, shard).await.unwrap();
         // Somebody edits the definition by hand: it is seen, and what runs goes on.
@@ -245,7 +271,20 @@ async fn inside() {
         })
         .unwrap();
         assert_eq!(machines.observe(uid).await, Seen::Unknown, "{signal}");
-        assert_eq!(machines.list_owned().await, Seen::Unknown);
+        let owned = machines.list_owned().await;
+        let known = [
+            Thing::Domain(uid.clone(), machine.clone()),
+            Thing::Fetched(shard.stored_digest.clone()),
+        ];
+        assert!(
+            owned.unknown.contains(&Kind::Domains) && owned.unknown.contains(&Kind::Secrets),
+            "{owned:?}"
+        );
+        assert!(
+            known.iter().all(|thing| owned.things.contains(thing)),
+            "what lives and what lies here is known: {owned:?}"
+        );
+        assert_eq!(sweep::strays(&[], &owned), [], "nothing is swept");
         machines.detach(uid, machine, &shard.serial).await.unwrap();
         let seen = one(&machines, uid).await;
         assert_eq!(
@@ -265,7 +304,81 @@ async fn inside() {
         assert_eq!(one(&machines, uid).await.state, DomainState::Shutoff);
         machines.undefine(uid, machine).await.unwrap();
     }
+    strays(&machines, &dir).await;
+    events(&machines, &plan, volume, &dir).await;
     std::fs::write(dir.join("done"), "").unwrap();
+}
+
+/// What is left of work that was cut short is found, and goes; what is somebody else's is not touched.
+async fn strays(machines: &Libvirt, dir: &Path) {
+    let foreign = "<secret ephemeral='yes' private='yes'><usage type='volume'><volume>/somebody/elses</volume></usage></secret>";
+    run::succeed(
+        Command::new("virsh").args(["-q", "secret-define", "/dev/stdin"]),
+        Some(foreign.as_bytes()),
+    )
+    .unwrap();
+    std::fs::create_dir_all("/run/dejima/p-gone/train").unwrap();
+    std::fs::write("/run/dejima/p-gone/train/seed.iso", "a seed").unwrap();
+    std::fs::write(dir.join("fetched/shards/aa.part"), "half of a shard").unwrap();
+    let owned = machines.list_owned().await;
+    let all = sweep::strays(&[], &owned);
+    let words: Vec<&str> = all.iter().map(Thing::word).collect();
+    assert_eq!(words, ["place", "fetched", "part"], "{owned:?}");
+    for thing in &all {
+        machines.sweep(thing).await.unwrap();
+    }
+    assert_eq!(machines.list_owned().await, Owned::default());
+    assert_eq!(std::fs::read_dir("/run/dejima").unwrap().count(), 0);
+    let secrets = run::succeed(Command::new("virsh").args(["-q", "secret-list"]), None).unwrap();
+    assert_eq!(secrets.trim().lines().count(), 1, "somebody else's secret is gone: {secrets}");
+}
+
+/// Something happens by somebody else's hand: the bell rings, and rings again after libvirt was started anew.
+async fn events(machines: &Libvirt, plan: &ProjectPlan, volume: &VolumePlan, dir: &Path) {
+    let uid = &plan.of.uid;
+    let virsh = |words: &[&str]| run::succeed(Command::new("virsh").arg("-q").args(words), None).unwrap();
+    let mut bell = machines.bell().listen();
+    let mut late = Vec::new();
+    for restarted in [false, true] {
+        if restarted {
+            let pid = std::fs::read_to_string("/run/libvirt/libvirtd.pid").unwrap();
+            run::succeed(Command::new("kill").args(["-s", "KILL", pid.trim()]), None).unwrap();
+            run::await_until("the end of libvirt", 20, "kill", || !Path::new("/proc").join(pid.trim()).exists()).unwrap();
+            run::succeed(Command::new("libvirtd").args(["-d", "-p", "/run/libvirt/libvirtd.pid"]), None).unwrap();
+        }
+        machines.define(plan, &plan.domains[0]).await.unwrap();
+        machines.give_key(uid, &volume.serial, &key()).await.unwrap();
+        machines.start_paused(plan, &plan.domains[0]).await.unwrap();
+        machines.tell(uid, &MACHINE.into(), &[]).await.unwrap();
+        machines.resume(uid, &MACHINE.into()).await.unwrap();
+        let name = virsh(&["list", "--name"]).trim().to_owned();
+        let dump = virsh(&["dumpxml", &name]);
+        let map = dump.split("<disk ").find(|disk| disk.contains("dejimamap")).unwrap();
+        let disk = format!("<disk {}</disk>", map.split("</disk>").next().unwrap());
+        // What rang before, on our own account, is not meant; nor is the moment in which the events are heard again.
+        while tokio::time::timeout(Duration::from_secs(3), bell.changed()).await.is_ok() {}
+        for hand in ["detach", "destroy", "undefine"] {
+            let began = Instant::now();
+            match hand {
+                "detach" => drop(
+                    run::succeed(
+                        Command::new("virsh").args(["-q", "detach-device", &name, "/dev/stdin", "--live"]),
+                        Some(disk.as_bytes()),
+                    )
+                    .unwrap(),
+                ),
+                _ => drop(virsh(&[hand, &name])),
+            }
+            let rang = tokio::time::timeout(Duration::from_secs(5), bell.changed()).await;
+            rang.unwrap_or_else(|_| panic!("nobody heard of `{hand}` (libvirt started anew: {restarted})"))
+                .unwrap();
+            late.push(began.elapsed());
+            while tokio::time::timeout(Duration::from_millis(500), bell.changed()).await.is_ok() {}
+        }
+        assert_eq!(machines.observe(uid).await, Seen::Absent);
+    }
+    std::fs::write(dir.join("late"), format!("{late:?}")).unwrap();
+    assert!(late.iter().all(|late| *late < Duration::from_secs(2)), "{late:?}");
 }
 
 #[test]
@@ -282,6 +395,10 @@ fn machines_run_on_libvirt_and_end_without_it() {
     let mut again = host.command(&std::env::current_exe().unwrap(), host::Network::Host);
     again.args(["inside", "--exact", "--nocapture"]).env(INSIDE, &dir);
     let said = run::succeed(&mut again, None);
+    eprintln!(
+        "the bell rang after {}",
+        std::fs::read_to_string(dir.join("late")).unwrap_or_default()
+    );
     let log = std::fs::read_to_string(host.dir().join("log/libvirtd.log")).unwrap_or_default();
     assert!(said.is_ok(), "{}\n{log}", said.unwrap_err());
     assert!(dir.join("done").exists(), "it did not run to its end: {}", said.unwrap());

@@ -19,6 +19,7 @@ use dejima_hostd::memory::Memory;
 use dejima_hostd::volumes::Pool;
 use dejima_plan::Seen;
 use dejima_plan::host::VolumeSeen;
+use dejima_plan::sweep::{Kind, Owned, Thing};
 
 fn volume(name: &str, bytes: u64) -> VolumePlan {
     VolumePlan {
@@ -83,9 +84,15 @@ async fn suite(storage: &dyn Storage) {
         "it grows and never shrinks"
     );
     assert_eq!(storage.observe(&two).await, Seen::Absent, "another project sees nothing of it");
+    // It is found, whoever's it is, and never swept.
+    let own = Thing::Volume(one.clone(), "work".into());
+    assert_eq!(storage.list_owned().await, Owned::found([own.clone()]));
+    assert!(storage.sweep(&own).await.is_err());
+    assert_eq!(present(storage.observe(&one).await).len(), 1);
     storage.remove(&one, &"work".into()).await.unwrap();
     storage.remove(&one, &"work".into()).await.unwrap();
     assert_eq!(storage.observe(&one).await, Seen::Absent);
+    assert_eq!(storage.list_owned().await, Owned::default());
 }
 
 #[tokio::test]
@@ -99,6 +106,16 @@ async fn volumes_are_made_once_kept_whole_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     suite(&Pool::new(dir.path()).unwrap()).await;
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something is left");
+    // A volume that was never whole is nobody's, and goes without what is beside it.
+    let pool = Pool::new(dir.path()).unwrap();
+    std::fs::create_dir(dir.path().join("p-1")).unwrap();
+    std::fs::write(dir.path().join("p-1/work.part"), b"half").unwrap();
+    let part = Thing::Unmade("p-1".into(), "work".into());
+    assert_eq!(pool.list_owned().await, Owned::found([part.clone()]));
+    pool.keep_key(&"p-1".into(), &volume("other", 1), &wrapped("a")).await.unwrap();
+    pool.sweep(&part).await.unwrap();
+    pool.sweep(&part).await.unwrap();
+    assert_eq!(pool.list_owned().await, Owned::found([Thing::Volume("p-1".into(), "other".into())]));
 }
 
 /// Whether a key opens a volume.
@@ -144,6 +161,11 @@ async fn a_pool_that_cannot_be_read_is_unknown_and_a_name_leads_nowhere_else() {
     let pool = Pool::new(dir.path()).unwrap();
     std::fs::write(dir.path().join("p-1"), b"a file where a directory should be").unwrap();
     assert_eq!(pool.observe(&"p-1".into()).await, Seen::Unknown);
+    assert_eq!(
+        pool.list_owned().await,
+        Owned::unknown(Kind::Volumes),
+        "nor can it be told what is there"
+    );
     assert_eq!(pool.observe(&"p-2".into()).await, Seen::Absent, "the control");
     assert!(pool.file(&"p-2".into(), &"work".into()).is_ok(), "the control");
     assert!(pool.file(&"../p".into(), &"work".into()).is_err() && pool.file(&"p-1".into(), &"../work".into()).is_err());

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dejima_crds::bounded::{Digest, Label, Uid, WrappedKey};
 use dejima_crds::digest;
 use dejima_crds::host_plan::{
-    DomainPlan, Drift, HostPlanSpec, Item, ItemState, MountPlan, Power, ProjectPlan, Segment, ShardPlan, VolumePlan, mount_item,
+    DomainPlan, HostPlanSpec, Item, ItemState, MountPlan, Power, ProjectPlan, Segment, ShardPlan, VolumePlan, mount_item,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,8 @@ pub struct Observed {
     pub volumes: Seen<Vec<VolumeSeen>>,
     /// The machines.
     pub domains: Seen<Vec<DomainSeen>>,
-    /// Other projects of which something is on this host.
-    pub others: BTreeSet<Uid>,
+    /// Other projects of which something is on this host. Who cannot be told apart from nobody holds it.
+    pub others: Seen<BTreeSet<Uid>>,
     /// What this host attached to which machine and has not seen leave: known although nobody can tell about the machine.
     pub attached: BTreeMap<Label, BTreeSet<Label>>,
 }
@@ -260,7 +260,7 @@ pub fn map_digest(map: &[MapEntry]) -> Digest {
 }
 
 /// Mounts that a machine is to have now: those whose end has not come. One whose end cannot be read has ended.
-fn wanted<'a>(plan: &'a ProjectPlan, machine: &Label, now: Timestamp) -> Vec<&'a MountPlan> {
+pub(crate) fn wanted<'a>(plan: &'a ProjectPlan, machine: &Label, now: Timestamp) -> Vec<&'a MountPlan> {
     let lives = |mount: &&MountPlan| match &mount.until {
         None => true,
         Some(until) => until.as_str().parse::<Timestamp>().is_ok_and(|until| now < until),
@@ -277,10 +277,15 @@ pub fn next(spec: &HostPlanSpec, plan: &ProjectPlan, seen: &Observed, now: Times
     if spec.ends {
         return end(plan, seen);
     }
-    let held = plan.dedicated && !seen.others.is_empty();
+    let problem = match &seen.others {
+        Seen::Present(others) if plan.dedicated && !others.is_empty() => Some("HostHeldByAnother"),
+        Seen::Unknown if plan.dedicated => Some("DriverSilent"),
+        Seen::Present(_) | Seen::Absent | Seen::Unknown => None,
+    };
+    let held = problem.is_some();
     let mut next = Next {
         actions: Vec::new(),
-        problem: held.then_some("HostHeldByAnother"),
+        problem,
         items: Vec::new(),
         closed: false,
         swept: false,
@@ -527,31 +532,6 @@ fn end(plan: &ProjectPlan, seen: &Observed) -> Next {
         closed,
         swept,
     }
-}
-
-/// What is not as it was made and is left as it is: nothing that runs is harmed by saying so.
-pub fn drift(plan: &ProjectPlan, seen: &Observed) -> Vec<Drift> {
-    let mut all = Vec::new();
-    for found in seen.domains.present().into_iter().flatten() {
-        let Some(wanted) = plan.domains.iter().find(|wanted| wanted.machine == found.machine) else {
-            continue;
-        };
-        let mut say = |message: &str| {
-            all.push(Drift {
-                item: format!("domain/{}", found.machine).into(),
-                message: message.into(),
-                repaired: false,
-            });
-        };
-        let runs = found.state != DomainState::Shutoff;
-        if runs && found.changed {
-            say("its definition was changed by somebody else: stop it and it is made anew");
-        }
-        if runs && found.definition != definition(plan, wanted) {
-            say("the project asks for another machine than the one that runs: it is made at the next start");
-        }
-    }
-    all
 }
 
 /// The items as status has them: one whose state did not change keeps its time.

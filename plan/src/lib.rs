@@ -7,6 +7,7 @@
 //! Carried out, a plan leaves an empty plan; cut short, exactly its rest: both functions look only at what is there.
 
 pub mod dataset;
+pub mod drift;
 pub mod effect;
 pub mod host;
 pub mod manifest;
@@ -15,6 +16,7 @@ pub mod problems;
 pub mod project;
 pub mod seen;
 pub mod segment;
+pub mod sweep;
 
 pub use seen::Seen;
 

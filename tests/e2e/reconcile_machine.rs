@@ -132,6 +132,8 @@ fn data_appears_in_the_running_machine_and_is_gone_with_the_grant() {
         !volume.exists() && running.open_key(&uid, &wrapped).is_none(),
         "the key can still be opened"
     );
+    let fetched = platform.host(HOST).images().join("fetched/shards");
+    assert_eq!(std::fs::read_dir(fetched).unwrap().count(), 0, "copies of its shards are left");
     let links = platform.host(HOST).run(&["ip", "-brief", "link"], None).unwrap();
     assert!(!links.contains("djb") && !links.contains("djt"), "{links}");
     assert!(platform.world.get("", "host", HOST)["status"]["heldBy"].is_null());

@@ -214,8 +214,19 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
         story.platform.remembered(HOST).to_string().contains("\"running\""),
         "the machine goes on"
     );
+    // That they ended is on record, and somebody is told what is here without a plan.
+    let (begun, ended) = ((writer.clone(), "begun".to_owned()), (writer.clone(), "ended".to_owned()));
+    story
+        .platform
+        .eventually("the end is on record", || story.mounts() == [begun.clone(), ended.clone()]);
+    let uid = story.project()["metadata"]["uid"].clone();
+    let unplanned = || story.platform.world.get("", "host", HOST)["status"]["unplanned"].clone();
+    story.platform.eventually("it is told", || unplanned() == json!([uid]));
     story.platform.start_operator(None);
     story.platform.eventually("the plan is back", || story.attached() == 1);
+    story.platform.eventually("it is told no longer", || {
+        !story.platform.world.get("", "host", HOST)["status"]["unplanned"][0].is_string()
+    });
     let platform = &story.platform;
 
     // The end of the grant is the end of the mount, although the project can no longer be carried out as its lead has left it.
@@ -238,7 +249,7 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
         platform.condition(&story.tenant, "isolatedproject", "liver-ct", "Ready").0 == "True"
     });
     platform.eventually("said", || {
-        story.mounts() == [(writer.clone(), "begun".to_owned()), (writer.clone(), "ended".to_owned())]
+        story.mounts() == [begun.clone(), ended.clone(), begun.clone(), ended.clone()]
     });
     platform.eventually("the key is closed", || {
         !platform

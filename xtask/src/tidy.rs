@@ -46,6 +46,7 @@ pub(crate) fn run() -> Result<()> {
     let mut problems = walls(&root)?;
     problems.extend(promises(&root)?);
     problems.extend(sources(&root)?);
+    problems.extend(lints(&root)?);
     if problems.is_empty() {
         return Ok(());
     }
@@ -140,6 +141,31 @@ fn sources(root: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(problems)
+}
+
+/// The one crate with lints of its own has the workspace's, but for `unsafe` (docs/adr/0006).
+fn lints(root: &Path) -> Result<Vec<String>> {
+    let table = |file: &str, from: &str| -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(root.join(file)).with_context(|| format!("cannot read `{file}`"))?;
+        let lines = text.lines().map(str::trim);
+        let inside = lines
+            .skip_while(|line| *line != format!("[{from}lints.rust]"))
+            .map(|line| line.replace("[workspace.", "["));
+        let ours = inside.take_while(|line| !line.starts_with('[') || line.starts_with("[lints."));
+        Ok(ours.filter(|line| !line.is_empty() && !line.starts_with('#')).collect())
+    };
+    let wanted: Vec<String> = table("Cargo.toml", "workspace.")?
+        .into_iter()
+        .map(|line| line.replace("unsafe_code = \"forbid\"", "unsafe_code = \"deny\""))
+        .collect();
+    let mut own = table("hostd/Cargo.toml", "")?;
+    own.retain(|line| line != "undocumented_unsafe_blocks = \"deny\"");
+    let same = wanted == own && wanted.len() > 10;
+    Ok(if same {
+        Vec::new()
+    } else {
+        vec!["hostd/Cargo.toml: its lints are not the workspace's".to_owned()]
+    })
 }
 
 fn tracked(root: &Path, pattern: &str) -> Result<Vec<String>> {

@@ -271,6 +271,13 @@ pub(super) fn secret_id(serial: &Label) -> Result<String, Error> {
     Ok(id.to_string())
 }
 
+/// The UUID of a secret and the volume that it is for; nothing where it is for something else.
+pub(super) fn usage(xml: &str) -> Option<(String, String)> {
+    let document = roxmltree::Document::parse(xml).ok()?;
+    let text = |name: &str| document.descendants().find(|node| node.has_tag_name(name))?.text();
+    Some((text("uuid")?.to_owned(), text("volume")?.to_owned()))
+}
+
 /// A domain of ours, as libvirt describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
@@ -358,6 +365,20 @@ mod tests {
         assert_eq!(sources.first().and_then(|source| source.attribute("file")), Some(evil));
         let serial = document.descendants().find(|node| node.has_tag_name("serial")).unwrap();
         assert_eq!(serial.text(), Some(evil));
+    }
+
+    #[test]
+    fn a_secret_is_for_the_disk_whose_serial_it_names() {
+        let ours = secret("7e57ab1e-0000-4000-8000-000000000007", "aa").text().unwrap();
+        let found = usage(&ours).unwrap();
+        assert_eq!(
+            (found.0.as_str(), found.1.as_str()),
+            ("7e57ab1e-0000-4000-8000-000000000007", "dejima/aa")
+        );
+        assert_eq!(
+            usage("<secret><uuid>u</uuid><usage type='ceph'><name>n</name></usage></secret>"),
+            None
+        );
     }
 
     #[test]

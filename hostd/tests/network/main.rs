@@ -26,6 +26,7 @@ use dejima_hostd::network::Bridges;
 use dejima_plan::Seen;
 use dejima_plan::host::{NetworkSeen, segment_digest};
 use dejima_plan::segment::{machine_names, segment};
+use dejima_plan::sweep::{Owned, Thing};
 use nix::sched::{CloneFlags, setns};
 
 use suite::{Bench, suite};
@@ -361,4 +362,45 @@ async fn what_was_changed_is_noticed_and_sealed_again() {
     }
     drop(host);
     assert_eq!(network.observe(&project).await, Seen::Unknown, "nobody answers");
+}
+
+#[tokio::test]
+async fn what_is_ours_is_listed_and_a_bridge_of_nobodys_goes_while_nothing_is_plugged_in() {
+    let (host, dir, project) = (Space::new(), tempfile::tempdir().unwrap(), Uid::from("p-1"));
+    let network = driver(dir.path(), &host);
+    assert_eq!(network.list_owned().await, Owned::default());
+    network.seal(&project, &drawn(&project, 1, &[])).await.unwrap();
+    let own = Thing::Network(project.clone());
+    assert_eq!(network.list_owned().await, Owned::found([own.clone()]));
+    // What was kept is lost: nobody knows whose the bridge is. What is not ours is not listed.
+    host.ok("ip link add name djb0 type veth peer name far0 && ip link add name br0 type bridge");
+    std::fs::remove_file(dir.path().join("network.json")).unwrap();
+    let network = driver(dir.path(), &host);
+    let bridge = |plugged| Thing::Bridge {
+        name: drawn(&project, 1, &[]).bridge,
+        plugged,
+    };
+    assert_eq!(network.list_owned().await, Owned::found([bridge(false)]));
+    host.ok(&format!(
+        "ip link add name djt0 type veth peer name far1 && ip link set dev djt0 master {}",
+        drawn(&project, 1, &[]).bridge
+    ));
+    assert_eq!(network.list_owned().await, Owned::found([bridge(true)]));
+    assert!(network.sweep(&bridge(true)).await.is_err());
+    network.sweep(&bridge(false)).await.unwrap();
+    assert_eq!(
+        network.list_owned().await,
+        Owned::found([bridge(true)]),
+        "something was plugged in meanwhile"
+    );
+    host.ok("ip link del dev djt0");
+    network.sweep(&bridge(false)).await.unwrap();
+    network.sweep(&bridge(false)).await.unwrap();
+    assert_eq!(network.list_owned().await, Owned::default());
+    assert!(host.ok("ip link").contains("br0"), "the control: what is not ours stays");
+    // A network that is kept goes with its rules.
+    network.seal(&project, &drawn(&project, 1, &[])).await.unwrap();
+    network.sweep(&own).await.unwrap();
+    assert_eq!(network.list_owned().await, Owned::default());
+    assert!(!host.ok("nft list ruleset").contains("elements"));
 }
