@@ -74,8 +74,20 @@ fn what_somebody_takes_away_by_hand_is_said_and_comes_back() {
     platform.within(60, "its shards", || shards().len() == all);
     whole("the data in its new life");
 
-    // Somebody stops its processors: they go on.
+    // A key is left in libvirt's memory, as after a crash, and somebody stops the machine's processors: the key goes, they go on.
+    let serial = plan["spec"]["project"]["mounts"][0]["shards"][0]["serial"].as_str().unwrap();
+    let parts = [&serial[..8], &serial[8..12], &serial[12..16], &serial[16..20], &serial[20..]];
+    let usage = format!("<usage type='volume'><volume>dejima/{serial}</volume></usage>");
+    let secret = format!(
+        "<secret ephemeral='yes' private='yes'><uuid>{}</uuid>{usage}</secret>",
+        parts.join("-")
+    );
+    host.ask(&["secret-define", "/dev/stdin"], Some(&secret)).unwrap();
     host.ask(&["suspend", &domain], None).unwrap();
+    platform.within(20, "the key is forgotten", || {
+        let left = host.ask(&["secret-list"], None).unwrap();
+        left.trim().is_empty() && drifted().2.contains("its key was left in libvirt's memory")
+    });
     platform.within(20, "it goes on", || {
         host.ask(&["domstate", &domain], None).is_ok_and(|state| state.trim() == "running") && drifted().2.contains("it stands still")
     });
