@@ -146,8 +146,8 @@ struct Life {
     written: BTreeMap<String, u64>,
     /// What was repaired lately.
     repaired: Repaired,
-    /// Projects without a plan that were said to be here.
-    unplanned: BTreeSet<Uid>,
+    /// Projects without a plan that were said to be here; nothing until something was said in this life.
+    unplanned: Option<BTreeSet<Uid>>,
 }
 
 /// What came of a look.
@@ -323,7 +323,7 @@ async fn look(agent: &Agent, store: &Store<HostPlan>, life: &mut Life) -> Looked
 }
 
 /// What is here without a plan: mounts end, machines and volumes are said and stay, the rest is swept.
-async fn without_plan(agent: &Agent, plans: &[&HostPlanSpec], said: &mut BTreeSet<Uid>) -> Result<(), Error> {
+async fn without_plan(agent: &Agent, plans: &[&HostPlanSpec], said: &mut Option<BTreeSet<Uid>>) -> Result<(), Error> {
     let here = unplanned(plans, &sweep::owned(&agent.drivers).await);
     let planned = |uid: &Uid| {
         plans
@@ -336,22 +336,28 @@ async fn without_plan(agent: &Agent, plans: &[&HostPlanSpec], said: &mut BTreeSe
     for uid in &mounts {
         done = done.and(sweep::end_mounts(&agent.drivers, &agent.kept, uid).await);
     }
-    if *said != here {
+    if said.as_ref() != Some(&here) {
         for uid in &here {
             tracing::warn!(project = %uid, "machines or volumes are here and no plan: nothing of them is destroyed without an order");
         }
         done = done.and(say_unplanned(agent, &here).await);
         if done.is_ok() {
-            *said = here;
+            *said = Some(here);
         }
     }
     done.and(sweep::sweep(&agent.drivers, plans).await)
 }
 
-/// Says which projects are here without a plan.
+/// Says which projects are here without a plan, where that is not said already: an earlier life may have said more.
 async fn say_unplanned(agent: &Agent, here: &BTreeSet<Uid>) -> Result<(), Error> {
     let hosts: Api<Host> = Api::all(agent.client.clone());
-    let change = json!({"status": {"unplanned": here.iter().take(256).collect::<Vec<_>>()}});
+    // As many as the status has room for.
+    let here: Vec<&Uid> = here.iter().take(256).collect();
+    let host = hosts.get(&agent.host).await.map_err(api_error("read this host"))?;
+    if host.status.unwrap_or_default().unplanned.iter().eq(here.iter().copied()) {
+        return Ok(());
+    }
+    let change = json!({"status": {"unplanned": here}});
     through(agent.drivers.gate.as_ref(), Effect::new("host", "say-unplanned"), async {
         let written = hosts
             .patch_status(&agent.host, &PatchParams::default(), &Patch::Merge(&change))

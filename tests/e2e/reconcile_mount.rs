@@ -222,7 +222,18 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
     let uid = story.project()["metadata"]["uid"].clone();
     let unplanned = || story.platform.world.get("", "host", HOST)["status"]["unplanned"].clone();
     story.platform.eventually("it is told", || unplanned() == json!([uid]));
+    // What one life of hostd said, the next one takes back.
+    story.platform.stop(HOST);
     story.platform.start_operator(None);
+    story.platform.eventually("the plan is made again", || {
+        !story
+            .platform
+            .world
+            .run(ADMIN, &["get", "hostplans", "-n", &space, "-o", "name"])
+            .text
+            .is_empty()
+    });
+    story.platform.start_host(HOST, None);
     story.platform.eventually("the plan is back", || story.attached() == 1);
     story.platform.eventually("it is told no longer", || {
         !story.platform.world.get("", "host", HOST)["status"]["unplanned"][0].is_string()
