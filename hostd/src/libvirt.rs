@@ -315,7 +315,9 @@ impl Libvirt {
         };
         let forgotten = self
             .calls
-            .call("forget a key", SECRETS, CHANGE, move |connection| forget_secret(connection, &secret))
+            .call("forget a key", SECRETS, CHANGE, move |connection| {
+                forget_secret(connection, &secret)
+            })
             .await;
         plugged.and(forgotten)
     }

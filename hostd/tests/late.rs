@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dejima_crds::act::{Act, Phase};
 use dejima_crds::bounded::{KeyName, Label, Uid, WrappedKey};
 use dejima_crds::host::{Capacity, Engine, EngineKind};
-use dejima_crds::host_plan::{DomainPlan, HostPlanSpec, ProjectPlan, ShardPlan};
+use dejima_crds::host_plan::{DomainPlan, HostPlanSpec, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_hostd::agent::observe;
 use dejima_hostd::carry_out::carry_out;
 use dejima_hostd::driver::{Bell, Drivers, Error, Keys, Machines, PlainKey};
@@ -67,6 +67,15 @@ impl Machines for Late {
     }
     async fn detach(&self, project: &Uid, machine: &Label, serial: &Label) -> Result<(), Error> {
         self.inner.detach(project, machine, serial).await
+    }
+    async fn attach_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
+        self.inner.attach_volume(project, machine, volume).await
+    }
+    async fn resize_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
+        self.inner.resize_volume(project, machine, volume).await
+    }
+    async fn detach_volume(&self, project: &Uid, machine: &Label, name: &Label) -> Result<(), Error> {
+        self.inner.detach_volume(project, machine, name).await
     }
     async fn tell(&self, project: &Uid, machine: &Label, map: &[MapEntry]) -> Result<(), Error> {
         self.inner.tell(project, machine, map).await

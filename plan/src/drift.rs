@@ -69,7 +69,11 @@ pub fn drift(
                 all.push(said(&item, &message, true));
             }
         }
-        for volume in plan.volumes.iter().filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine)) {
+        for volume in plan
+            .volumes
+            .iter()
+            .filter(|volume| volume.attach_to.as_ref() == Some(&domain.machine))
+        {
             let item = format!("volume/{}", volume.name);
             if was(&item) && !found.volumes.contains_key(&volume.name) {
                 let message = format!("nobody ordered that machine {} loses it: it is given back", domain.machine);
