@@ -6,11 +6,11 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use k8s_openapi::api::authorization::v1::{NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::Window;
 use crate::problem::Problem;
@@ -43,22 +43,7 @@ impl FromRequestParts<Window> for Caller {
             .and_then(|value| value.strip_prefix("Bearer "))
             .filter(|token| !token.is_empty())
             .ok_or_else(unknown)?;
-        let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: token.to_owned(),
-                audiences: None,
-            },
-            ..TokenReview::default()
-        };
-        let reviews: Api<TokenReview> = Api::all(window.client.clone());
-        let answer = reviews
-            .create(&PostParams::default(), &review)
-            .await
-            .map_err(|error| Problem::ours("cannot ask who is calling", &error))?;
-        let status = answer
-            .status
-            .filter(|status| status.authenticated == Some(true))
-            .ok_or_else(unknown)?;
+        let status = known(window, token).await?.ok_or_else(unknown)?;
         let user = status.user.ok_or_else(unknown)?;
         Ok(Self {
             login: user.username.ok_or_else(unknown)?,
@@ -68,7 +53,48 @@ impl FromRequestParts<Window> for Caller {
     }
 }
 
+/// Whom Kubernetes knows by a token, if anybody.
+async fn known(window: &Window, token: &str) -> Result<Option<TokenReviewStatus>, Problem> {
+    let review = TokenReview {
+        spec: TokenReviewSpec {
+            token: token.to_owned(),
+            audiences: None,
+        },
+        ..TokenReview::default()
+    };
+    let reviews: Api<TokenReview> = Api::all(window.client.clone());
+    let answer = reviews
+        .create(&PostParams::default(), &review)
+        .await
+        .map_err(|error| Problem::ours("cannot ask who is calling", &error))?;
+    Ok(answer.status.filter(|status| status.authenticated == Some(true)))
+}
+
 impl Caller {
+    /// Whether Kubernetes still knows this caller by his token, as the same.
+    pub(crate) async fn is_still_known(&self, window: &Window) -> Result<bool, Problem> {
+        let user = known(window, self.token.expose_secret()).await?.and_then(|status| status.user);
+        Ok(user.is_some_and(|user| user.username.as_deref() == Some(self.login.as_str())))
+    }
+
+    /// Whether Kubernetes lets this caller ask for the consoles of a project.
+    pub(crate) async fn may_enter(&self, window: &Window, namespace: &str, project: &str) -> Result<bool, Problem> {
+        let attributes = ResourceAttributes {
+            group: Some(dejima_crds::GROUP.to_owned()),
+            resource: Some("isolatedprojects".to_owned()),
+            subresource: Some("console".to_owned()),
+            verb: Some("create".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(project.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        self.allowed(window, spec).await
+    }
+
     /// Whether Kubernetes lets this caller do something with a resource of ours, in one namespace or anywhere.
     pub(crate) async fn may(&self, window: &Window, verb: &str, resource: &str, namespace: Option<&str>) -> Result<bool, Problem> {
         let attributes = ResourceAttributes {

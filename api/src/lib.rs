@@ -1,4 +1,5 @@
-//! The window: what is asked over HTTP. First form: objects, records, receipts, and two things that an admin does to a host.
+//! The window: what is asked over HTTP. First form: objects, records, receipts, two things that an admin does to a host, and
+//! the door, where people and hosts meet.
 //!
 //! People and parts are known by their Kubernetes identity (TokenReview), and Kubernetes is asked what they may do
 //! (SubjectAccessReview), so that kubectl and this never disagree. The writer of a record is the caller, never a field;
@@ -6,6 +7,7 @@
 //! that he gets.
 
 mod callers;
+mod door;
 mod health;
 mod hosts;
 mod metrics;
@@ -25,6 +27,7 @@ use kube::config::AuthInfo;
 use kube::{Client, Config};
 use secrecy::SecretString;
 
+use crate::door::Door;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
@@ -38,6 +41,7 @@ pub struct Window {
     of: ClientOf,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
+    door: Arc<Door>,
 }
 
 impl std::fmt::Debug for Window {
@@ -69,6 +73,7 @@ impl Window {
             of,
             ledger: Arc::new(ledger),
             metrics: Arc::new(Metrics::new()),
+            door: Arc::default(),
         }
     }
 }

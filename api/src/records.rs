@@ -67,12 +67,25 @@ async fn writes(window: &Window, caller: &Caller, act: &Act) -> Result<(), Probl
     if act.host.as_deref() != Some(host) {
         return Err(Problem::refused("a host records only what happens on it"));
     }
-    if act.kind != Kind::Mount {
-        return Err(Problem::refused("a host records mounts alone"));
-    }
     let Some(project) = &act.project else {
         return Err(Problem::refused("an act of a host is about a project"));
     };
+    match (act.kind, act.phase) {
+        (Kind::Mount, Phase::Begun | Phase::Ended) => {}
+        // The plan is looked at when a visit begins; its end is on record whatever became of the project.
+        (Kind::Visit, Phase::Ended) => {
+            return match standing(window, act).await? {
+                Some(begun) if !is_beginning(&begun, caller, act) => Err(Problem::refused("who began it says that it has ended")),
+                // What never began the ledger refuses in its own words.
+                Some(_) | None => Ok(()),
+            };
+        }
+        (Kind::Visit, Phase::Begun) if window.door.hosts.begins(host, act) => {}
+        (Kind::Visit, Phase::Begun) => return Err(Problem::refused("a host begins only visits of people whom the API let in")),
+        (Kind::Provision | Kind::Seal | Kind::Delete | Kind::Destroy | Kind::Receipt, _) => {
+            return Err(Problem::refused("a host records mounts and visits alone"));
+        }
+    }
     let plans: Api<HostPlan> = Api::namespaced(window.client.clone(), host_namespace(host).as_str());
     let name = names::plan_name(PlanKind::Project, &project.uid);
     let plan = plans
@@ -80,24 +93,37 @@ async fn writes(window: &Window, caller: &Caller, act: &Act) -> Result<(), Probl
         .await
         .map_err(|error| Problem::ours("cannot look at the plans of the host", &error))?;
     let own = plan.and_then(|plan| plan.spec.project).is_some_and(|plan| plan.of == *project);
-    if own || (act.phase == Phase::Ended && began(window, caller, act).await?) {
+    let begun = if act.phase == Phase::Ended {
+        standing(window, act).await?
+    } else {
+        None
+    };
+    if own || begun.is_some_and(|begun| is_beginning(&begun, caller, act)) {
         Ok(())
     } else {
         Err(Problem::refused("this project is in no plan of this host"))
     }
 }
 
-/// Whether this caller said that exactly this began. Where its plan is gone, its end is still said by who began it.
-async fn began(window: &Window, caller: &Caller, act: &Act) -> Result<bool, Problem> {
-    let begun = Act {
+/// The beginning of what an act is about, as it stands.
+async fn standing(window: &Window, act: &Act) -> Result<Option<dejima_ledger::Record>, Problem> {
+    let activity = act.activity.clone();
+    in_ledger(window, move |ledger| ledger.find(&activity, "begun")).await
+}
+
+/// Whether this caller said that exactly this began; an end may know more. Where its plan is gone, its end is still said by who began it.
+fn is_beginning(record: &dejima_ledger::Record, caller: &Caller, act: &Act) -> bool {
+    let Ok(begun) = serde_json::from_value::<Act>(record.act.clone()) else {
+        return false;
+    };
+    let known = begun.facts.iter().all(|(name, value)| act.facts.get(name) == Some(value));
+    let same = Act {
         phase: Phase::Begun,
         outcome: None,
+        facts: begun.facts.clone(),
         ..act.clone()
     };
-    let begun = serde_json::to_value(&begun).map_err(|error| Problem::ours("cannot read the act", &error))?;
-    let activity = act.activity.clone();
-    let record = in_ledger(window, move |ledger| ledger.find(&activity, "begun")).await?;
-    Ok(record.is_some_and(|record| record.writer == caller.login && record.act == begun))
+    record.writer == caller.login && known && same == begun
 }
 
 /// `POST /api/v1/records`: durable when it is answered; the same act twice is one record.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::routing::{MethodRouter, get, post};
 use dejima_crds::act::Act;
+use dejima_crds::door::{Entry, Ticket, ToPerson};
 use dejima_crds::receipt::Signed;
 use dejima_crds::{AccessGrant, Attestation, Dataset, Host, IsolatedProject};
 use schemars::generate::SchemaSettings;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::objects::List;
 use crate::problem::Problem;
 use crate::records::{Appended, Records};
-use crate::{Window, health, hosts, metrics, objects, receipts, records};
+use crate::{Window, door, health, hosts, metrics, objects, receipts, records};
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -121,6 +122,25 @@ pub(crate) fn all() -> Vec<Route> {
             || post(hosts::uncordon),
         )
         .gives::<hosts::Told>(),
+        Route::post(
+            "/api/v1/projects/{namespace}/{project}/machines/{machine}/console",
+            "A ticket into a machine's console, for an effective member of the project who has the verb create on isolatedprojects/console",
+            || post(door::ticket),
+        )
+        .takes::<Entry>()
+        .gives::<Ticket>(),
+        Route::get(
+            "/api/v1/projects/{namespace}/{project}/machines/{machine}/console",
+            "The console itself: a WebSocket of JSON texts; what you send is {\"keys\": TEXT} or \"leave\"",
+            || get(door::console),
+        )
+        .query(&[("ticket", "The ticket, which works once")])
+        .gives::<ToPerson>(),
+        Route::get(
+            "/api/v1/hosts/{host}/door",
+            "A host dials in, under its own identity: a WebSocket that visits pass through",
+            || get(door::host),
+        ),
         Route::get("/api/v1/records", "Records, for auditors", || get(records::list))
             .query(PAGE)
             .gives::<Records>(),

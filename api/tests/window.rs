@@ -344,3 +344,24 @@ async fn health_is_anybodys_and_metrics_are_for_whom_kubernetes_lets_get_them() 
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
 }
+
+#[tokio::test]
+async fn a_right_to_ask_at_the_door_lets_nobody_in_and_only_a_host_dials_in_under_its_name() {
+    let cluster = cluster().lets("lead", "create isolatedprojects osaka");
+    let (app, _folder) = window(&cluster);
+    let path = |namespace: &str, project: &str| format!("/api/v1/projects/{namespace}/{project}/machines/train/console");
+    let word = |body: &str| serde_json::from_str::<Value>(body).unwrap()["title"].as_str().unwrap().to_owned();
+    let (status, refused) = ask(&app, "token-of-stranger", "POST", &path("osaka", "liver")).await;
+    assert_eq!((status, word(&refused).as_str()), (StatusCode::FORBIDDEN, "Forbidden"));
+    let (status, stranger) = ask(&app, LEAD, "POST", &path("osaka", "no-such")).await;
+    assert_eq!((status, word(&stranger).as_str()), (StatusCode::FORBIDDEN, "NotMember"));
+    // Without a ticket, and without a WebSocket.
+    assert_eq!(ask(&app, LEAD, "GET", &path("osaka", "liver")).await.0, StatusCode::BAD_REQUEST);
+    let (status, plain) = ask(&app, LEAD, "GET", &format!("{}?ticket=made-up", path("osaka", "liver"))).await;
+    assert_eq!((status.is_client_error(), word(&plain).as_str()), (true, "NoWebSocket"));
+    let host = "token-of-system:serviceaccount:dejima-host-host-a:hostd";
+    assert_eq!(ask(&app, LEAD, "GET", "/api/v1/hosts/host-a/door").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&app, host, "GET", "/api/v1/hosts/host-b/door").await.0, StatusCode::FORBIDDEN);
+    let (_, own) = ask(&app, host, "GET", "/api/v1/hosts/host-a/door").await;
+    assert_eq!(word(&own), "NoWebSocket", "the control: it is only no WebSocket");
+}

@@ -2,9 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use dejima_crds::act::Act;
+use dejima_crds::act::{Act, Kind, Phase};
 use dejima_crds::receipt::Signed;
 use kube::Config;
+
+use crate::dial::token;
 
 /// A part's way to the ledger.
 #[derive(Clone)]
@@ -41,16 +43,8 @@ impl Records {
         })
     }
 
-    /// The token as it is now: files are read each time, since tokens are renewed.
     fn token(&self) -> Result<String, Cause> {
-        use kube::config::AuthInfo;
-        use secrecy::ExposeSecret as _;
-        let AuthInfo { token, token_file, .. } = &self.config.auth_info;
-        match (token, token_file) {
-            (_, Some(path)) => Ok(std::fs::read_to_string(path)?.trim().to_owned()),
-            (Some(token), None) => Ok(token.expose_secret().to_owned()),
-            (None, None) => Err("the kubeconfig has no token to write records with".into()),
-        }
+        Ok(token(&self.config)?)
     }
 
     async fn append(&self, act: &Act) -> Result<(), Cause> {
@@ -59,6 +53,10 @@ impl Records {
         let status = answer.status();
         // Said before, in other words (another generation of the project): the first word stands.
         if status.is_success() || status.as_u16() == 409 {
+            return Ok(());
+        }
+        // Nobody came in: the beginning was refused, and so there is no end to record.
+        if status.as_u16() == 422 && (act.kind, act.phase) == (Kind::Visit, Phase::Ended) {
             return Ok(());
         }
         Err(Box::new(Answer(status.as_u16(), answer.text().await.unwrap_or_default())))

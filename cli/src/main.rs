@@ -3,7 +3,10 @@
 //! Under the name `kubectl-dejima` the same binary is a kubectl plugin: everything it does for people, kubectl can do too.
 
 mod client;
+mod console;
+mod dial;
 mod doctor;
+mod door;
 mod explain;
 mod gate;
 mod ledger;
@@ -67,6 +70,11 @@ enum Command {
     },
     /// Prints the manual page
     Man,
+    /// A machine's console, for effective members of its project
+    Console(console::ConsoleArguments),
+    /// Reads recordings of visits
+    #[command(subcommand)]
+    Recording(console::RecordingCommand),
     /// Checks receipts
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
@@ -111,6 +119,8 @@ async fn main() -> Result<()> {
             Ok(())
         }
         Command::Man => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
+        Command::Console(arguments) => console::run(roles::config(config).await?, arguments).await,
+        Command::Recording(command) => console::read(command),
         Command::Receipt(command) => receipt::run(command, lang),
     }
 }

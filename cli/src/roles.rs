@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use dejima_api::Window;
 use dejima_crds::host::{Capacity, EngineKind};
+use dejima_hostd::door::{Consoles, Door};
 use dejima_hostd::driver::{Machines, Network, Storage};
 use dejima_hostd::fetch::Cache;
 use dejima_hostd::kept::Kept;
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::client::patient;
+use crate::door::HostLine;
 use crate::gate::gate;
 use crate::ledger::Records;
 use crate::listen::Listen;
@@ -126,6 +128,9 @@ pub(crate) struct HostdArguments {
     /// Look at everything after so many seconds even if nothing happened
     #[arg(long, env = "DEJIMA_RESYNC_SECONDS", default_value_t = 30)]
     resync_seconds: u64,
+    /// What a machine's console may show to one person, in bytes a minute
+    #[arg(long, env = "DEJIMA_CONSOLE_BYTES_A_MINUTE", default_value_t = dejima_hostd::door::BYTES_A_MINUTE, value_parser = clap::value_parser!(u64).range(dejima_hostd::door::LEAST_BYTES_A_MINUTE..))]
+    console_bytes_a_minute: u64,
 }
 
 /// What a host does its work with.
@@ -149,7 +154,7 @@ pub(crate) enum MachineEngine {
 }
 
 /// The configuration of a kubeconfig file, or of the usual places.
-async fn config(kubeconfig: Option<PathBuf>) -> Result<Config> {
+pub(crate) async fn config(kubeconfig: Option<PathBuf>) -> Result<Config> {
     match kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(&path).with_context(|| format!("cannot read the kubeconfig `{}`", path.display()))?;
@@ -282,7 +287,7 @@ fn image_store(path: &Path) -> Result<Arc<dyn ObjectStore>> {
     Ok(Arc::new(store.with_fsync(true)))
 }
 
-type HostDrivers = (Arc<dyn Storage>, Arc<dyn Network>, Arc<dyn Machines>);
+type HostDrivers = (Arc<dyn Storage>, Arc<dyn Network>, Arc<dyn Machines>, Option<Arc<dyn Consoles>>);
 
 /// What a host does its work with.
 fn host_drivers(arguments: &HostdArguments, store: Option<Arc<dyn ObjectStore>>) -> Result<HostDrivers> {
@@ -303,11 +308,12 @@ fn host_drivers(arguments: &HostdArguments, store: Option<Arc<dyn ObjectStore>>)
                     None => dejima_hostd::libvirt::kvm_works(),
                 },
             };
-            let machines = Libvirt::new(settings, Cache::new(cache, store)?, pool.clone())?;
+            let machines = Arc::new(Libvirt::new(settings, Cache::new(cache, store)?, pool.clone())?);
             return Ok((
                 Arc::new(pool),
                 Arc::new(Bridges::new(&arguments.state, namespace)?),
-                Arc::new(machines),
+                machines.clone(),
+                Some(machines),
             ));
         }
         DriverKind::Memory => (
@@ -334,7 +340,7 @@ fn host_drivers(arguments: &HostdArguments, store: Option<Arc<dyn ObjectStore>>)
         Some(pool) => Arc::new(Pool::new(pool)?),
         None => memory.clone(),
     };
-    Ok((storage, network, memory))
+    Ok((storage, network, memory, None))
 }
 
 /// Runs the agent of one host.
@@ -346,7 +352,7 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
     )?;
     let config = config(kubeconfig).await?;
     let store = arguments.image_store.as_deref().map(image_store).transpose()?;
-    let (storage, network, machines) = host_drivers(&arguments, store.clone())?;
+    let (storage, network, machines, consoles) = host_drivers(&arguments, store.clone())?;
     let drivers = Drivers {
         keys: Arc::new(keys),
         storage,
@@ -364,8 +370,22 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         (None, _) => None,
         (Some(_), None) => bail!("a host that seals needs both --intake and --image-store"),
     };
+    let client = patient(config.clone())?;
+    let stop = stop()?;
+    let line = HostLine::new(&arguments.api, &arguments.host, config)?;
+    // A host whose machines are only remembered has no consoles, hence no door.
+    let door = consoles.map(|consoles| Door {
+        client: client.clone(),
+        host: arguments.host.clone(),
+        drivers: drivers.clone(),
+        consoles,
+        dial: Arc::new(line),
+        folder: arguments.state.join("visits"),
+        bytes_a_minute: arguments.console_bytes_a_minute,
+    });
+    let door = door.map(|door| tokio::spawn(dejima_hostd::door::keep(door, stop.clone())));
     let agent = Agent {
-        client: patient(config)?,
+        client,
         host: arguments.host,
         drivers,
         kept: Arc::new(Kept::open(&arguments.state)?),
@@ -373,5 +393,13 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         retry_ms: arguments.retry_ms,
         resync_seconds: arguments.resync_seconds,
     };
-    dejima_hostd::run(agent, stop()?).await.context("hostd ended")
+    let ended = dejima_hostd::run(agent, stop).await.context("hostd ended");
+    if let Some(door) = door {
+        if ended.is_err() {
+            door.abort();
+        } else {
+            door.await.context("the door broke off")?;
+        }
+    }
+    ended
 }

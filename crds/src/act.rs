@@ -66,6 +66,8 @@ pub enum Kind {
     Destroy,
     /// A receipt is issued.
     Receipt,
+    /// A person is let into a machine.
+    Visit,
 }
 
 /// How an act ended.

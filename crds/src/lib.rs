@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! people write:    IsolatedProject  Dataset  UsagePolicy  AccessGrant  Attestation  Model  MachineImage
-//! the platform's:  Host  HostPlan            wire forms: of the record (`act`), of receipts (`receipt`)
+//! the platform's:  Host  HostPlan            wire forms: of the record (`act`), of receipts (`receipt`), of the door (`door`)
 //! ```
 //! Every list and string is bounded, so that the cost of a CEL rule is known and no object can grow without end.
 
@@ -20,6 +20,7 @@ pub mod condition;
 pub mod country;
 pub mod dataset;
 pub mod digest;
+pub mod door;
 pub mod duo;
 pub mod grant;
 pub mod host;

@@ -367,7 +367,7 @@ async fn say_unplanned(agent: &Agent, here: &BTreeSet<Uid>) -> Result<(), Error>
     .await
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod carry_out;
 pub mod doctor;
+pub mod door;
 pub mod drift;
 pub mod driver;
 pub mod fetch;

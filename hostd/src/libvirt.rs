@@ -8,6 +8,7 @@
 //! attributed. Where libvirt does not answer, a machine is unknown, and its QEMU process is what access is ended by.
 
 mod calls;
+mod console;
 mod domains;
 mod events;
 mod kvm;

@@ -12,6 +12,7 @@ mod api_window;
 mod install_chart;
 mod install_guide;
 mod reconcile_beside;
+mod reconcile_door;
 mod reconcile_drift;
 mod reconcile_egress;
 mod reconcile_ends;
