@@ -6,6 +6,7 @@
 mod ending;
 mod host_plan;
 mod kept;
+mod less;
 mod status;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,10 @@ use dejima_crds::{AccessGrant, HostPlan, IsolatedProject, MachineImage};
 use dejima_policy::{DatasetFacts, Opening, PolicyFacts, ProjectFacts, Verdict, request};
 use jiff::{Timestamp, tz::TimeZone};
 
-use self::host_plan::{withdraw, write};
+use self::host_plan::write;
 use crate::placement::{self, Candidate, Hold, Need, Placed, name as host_name, place};
 use crate::problems::{Problem, problems};
+use crate::segment::machine_names;
 
 /// One wish with all that bears on it.
 #[derive(Clone, Debug)]
@@ -62,7 +64,7 @@ pub struct Inputs<'a> {
     pub wishes: &'a [Wish<'a>],
     /// Its egress entries, judged.
     pub openings: &'a [Opening],
-    /// Which admission policies are missing; empty where all stand. Then nothing is judged.
+    /// Which admission policies are missing; empty where all stand. Until they do nothing new is permitted.
     pub admission: &'a [String],
     /// How long a back-up of the key server may still hold a destroyed key.
     pub horizon: &'a Period,
@@ -185,7 +187,7 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
         problems.extend(missing);
         // An object that cannot be carried out is given nothing more; what it may have no longer is taken away all the same.
         return Next {
-            steps: withdraw(inputs),
+            steps: less::steps(inputs),
             status: status::refused(inputs, &problems),
             again: None,
         };
@@ -204,7 +206,7 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
         status.exposed = exposure(inputs);
         steps.extend(write(inputs, host, &images));
     } else {
-        steps.extend(withdraw(inputs));
+        steps.extend(less::steps(inputs));
     }
     // Once the host plan says that it is gone.
     steps.extend(kept::receipts(inputs));
@@ -382,4 +384,13 @@ fn exposure(inputs: &Inputs<'_>) -> Vec<Exposure> {
         }
     }
     exposed
+}
+
+/// The machines that a wish names, one by one.
+fn attached_to(inputs: &Inputs<'_>, wish: &DatasetWish) -> Vec<Label> {
+    let count = |name: &Label| {
+        let machine = inputs.project.spec.machines.iter().find(|machine| machine.name == *name);
+        machine.map_or(1, |machine| machine.count)
+    };
+    wish.attach_to.iter().flat_map(|name| machine_names(name, count(name))).collect()
 }

@@ -1,4 +1,4 @@
-//! The host plan of a project: what it says, when it is written, and what it loses where nothing can be given any more.
+//! The host plan of a project: what it says, and when it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +6,8 @@ use dejima_crds::bounded::{KeyName, Label, ObjectName};
 use dejima_crds::host_plan::{DomainPlan, EgressRule, HostPlanSpec, ImagePlan, MountPlan, Power, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_crds::names;
 use dejima_crds::reason::Decision;
-use dejima_policy::Opening;
 
-use super::{Inputs, Step, Wish, host_of, kept, of};
+use super::{Inputs, Step, Wish, attached_to, host_of, kept, less, of};
 use crate::segment::{machine_names, segment};
 
 /// The host plan, where it must change: keys before the plan that needs them.
@@ -53,66 +52,6 @@ pub(super) fn write(inputs: &Inputs<'_>, host: &ObjectName, images: &BTreeMap<Ob
     if only_less { vec![write, open] } else { vec![open, write] }
 }
 
-/// The plans that stand, without what the project may have no longer: no edit of its own prolongs access.
-pub(super) fn withdraw(inputs: &Inputs<'_>) -> Vec<Step> {
-    if !inputs.admission.is_empty() {
-        return Vec::new();
-    }
-    let ended = inputs
-        .project
-        .spec
-        .period
-        .until
-        .ends(inputs.zone)
-        .is_ok_and(|end| inputs.now >= end);
-    let open = |rule: &EgressRule| {
-        let same = |opening: &&Opening| opening.entry.cidr == rule.cidr && opening.entry.ports == rule.ports;
-        inputs.openings.iter().filter(same).any(|opening| opening.closed.is_none())
-    };
-    let mut steps = Vec::new();
-    for plan in inputs.plans.iter().filter(|plan| !plan.spec.ends) {
-        let (Some(host), Some(current)) = (host_of(plan), &plan.spec.project) else {
-            continue;
-        };
-        let mut less = current.clone();
-        less.mounts.retain_mut(|mount| {
-            let permitted = inputs.wishes.iter().find(|wish| {
-                let verdict = &wish.verdict;
-                let same = verdict.version == Some(mount.version) && verdict.policy.as_ref() == Some(&mount.policy_digest);
-                same && verdict.decision == Decision::Permit && wish.dataset.is_some_and(|dataset| dataset.of == mount.dataset)
-            });
-            if let Some(wish) = permitted {
-                mount.until = wish.verdict.until.map(dejima_crds::condition::seconds);
-            }
-            permitted.is_some()
-        });
-        less.segment.egress.retain(open);
-        for domain in less.domains.iter_mut().filter(|_| ended) {
-            domain.power = Power::Stopped;
-        }
-        if less == *current {
-            continue;
-        }
-        let keys = less.mounts.iter().flat_map(|mount| &mount.shards).map(|shard| shard.key.clone());
-        let keys = std::iter::once(less.key.clone()).chain(keys).collect::<BTreeSet<_>>();
-        steps.push(Step::Write {
-            host: host.clone(),
-            spec: Box::new(HostPlanSpec {
-                plan_generation: plan.spec.plan_generation + 1,
-                ends: false,
-                project: Some(less.clone()),
-                intake: None,
-            }),
-            from: plan.metadata.resource_version.clone(),
-        });
-        // The project's own key first, as everywhere.
-        let rest = keys.into_iter().filter(|key| *key != less.key);
-        let keys = std::iter::once(less.key.clone()).chain(rest).collect();
-        steps.push(Step::OpenKeys { host, keys });
-    }
-    steps
-}
-
 /// The plan of one host; nothing while an image is missing.
 fn project_plan(inputs: &Inputs<'_>, images: &BTreeMap<ObjectName, ImagePlan>, current: Option<&ProjectPlan>) -> Option<ProjectPlan> {
     let (spec, uid) = (&inputs.project.spec, &inputs.facts.of.uid);
@@ -132,19 +71,19 @@ fn project_plan(inputs: &Inputs<'_>, images: &BTreeMap<ObjectName, ImagePlan>, c
         }
     }
     let names_of_all: Vec<Label> = domains.iter().map(|domain| domain.machine.clone()).collect();
-    let mut egress: Vec<EgressRule> = inputs
-        .openings
-        .iter()
-        .filter(|opening| opening.closed.is_none())
-        .map(|opening| EgressRule {
-            cidr: opening.entry.cidr.clone(),
-            ports: opening.entry.ports.clone(),
-        })
-        .collect();
-    egress.sort();
-    if !inputs.admission.is_empty() {
-        egress = current.map(|plan| plan.segment.egress.clone()).unwrap_or_default();
-    }
+    let egress = if inputs.admission.is_empty() {
+        let open = inputs.openings.iter().filter(|opening| opening.closed.is_none());
+        let mut rules: Vec<EgressRule> = open
+            .map(|opening| EgressRule {
+                cidr: opening.entry.cidr.clone(),
+                ports: opening.entry.ports.clone(),
+            })
+            .collect();
+        rules.sort();
+        rules
+    } else {
+        less::egress(inputs, current.map_or(&[], |plan| &plan.segment.egress))
+    };
     let mut volumes: Vec<VolumePlan> = spec
         .volumes
         .iter()
@@ -172,10 +111,11 @@ fn project_plan(inputs: &Inputs<'_>, images: &BTreeMap<ObjectName, ImagePlan>, c
     })
 }
 
-/// The mounts of the plan: permitted, and their exposure acknowledged. While nothing is judged, those that stand go on.
+/// The mounts of the plan: permitted, and their exposure acknowledged. While an admission policy is missing nothing new is
+/// permitted: of those that stand, what a fresh verdict still permits goes on.
 fn mounts(inputs: &Inputs<'_>, current: Option<&ProjectPlan>) -> Vec<MountPlan> {
     if !inputs.admission.is_empty() {
-        return current.map(|plan| plan.mounts.clone()).unwrap_or_default();
+        return less::mounts(inputs, current.map_or(&[], |plan| &plan.mounts));
     }
     let permitted = inputs.wishes.iter().filter(|wish| wish.verdict.decision == Decision::Permit);
     permitted.filter_map(|wish| mount(inputs, wish)).collect()
@@ -209,23 +149,13 @@ fn mount(inputs: &Inputs<'_>, wish: &Wish<'_>) -> Option<MountPlan> {
             })
         })
         .collect();
-    let machines = wish.wish.attach_to.iter().flat_map(|name| {
-        let count = inputs
-            .project
-            .spec
-            .machines
-            .iter()
-            .find(|machine| machine.name == *name)
-            .map_or(1, |machine| machine.count);
-        machine_names(name, count)
-    });
     Some(MountPlan {
         dataset: dataset.of.clone(),
         uid: dataset.uid.clone(),
         version: number,
         digest: version.digest.clone(),
         policy_digest: policy,
-        machines: machines.collect(),
+        machines: attached_to(inputs, wish.wish),
         path: wish.wish.mount_path.clone(),
         until: wish.verdict.until.map(dejima_crds::condition::seconds),
         shards: shards.filter(|shards| !shards.is_empty())?,

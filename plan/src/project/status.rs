@@ -133,7 +133,7 @@ pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Pla
         );
     } else {
         let message = format!(
-            "nothing is judged while admission policies are missing or differ: {}",
+            "nothing new is permitted while admission policies are missing or differ: {}",
             inputs.admission.join(", ")
         );
         say(
@@ -348,16 +348,7 @@ fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &Ho
     for wish in inputs.wishes {
         let name = reference(&wish.wish.namespace, &wish.wish.name);
         let version = wish.verdict.version;
-        let mounted = wish.wish.attach_to.iter().flat_map(|machine| {
-            let count = inputs
-                .project
-                .spec
-                .machines
-                .iter()
-                .find(|known| known.name == *machine)
-                .map_or(1, |known| known.count);
-            machine_names(machine, count)
-        });
+        let mounted = super::attached_to(inputs, wish.wish).into_iter();
         let on = |machine: &Label| {
             version.is_some_and(|version| state(report, &format!("mount/{name}@{version}/{machine}")) == ItemState::Ready)
         };
