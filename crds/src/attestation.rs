@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bounded::{Digest, Login, ObjectName, Uid};
+use crate::bounded::{Digest, Line, Login, ObjectName, Uid};
 use crate::when::When;
 
 /// One claim, vouched for.
@@ -16,6 +16,7 @@ use crate::when::When;
     version = "v1alpha1",
     kind = "Attestation",
     namespaced,
+    status = "AttestationStatus",
     shortname = "attest",
     category = "dejima",
     derive = "PartialEq",
@@ -23,6 +24,7 @@ use crate::when::When;
     printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claim"),
     printcolumn(name = "By", type_ = "string", json_path = ".spec.by"),
     printcolumn(name = "Until", type_ = "string", json_path = ".spec.until"),
+    printcolumn(name = "Counts", type_ = "boolean", json_path = ".status.seen.counts"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +92,25 @@ pub enum Claim {
     Approval,
     /// Of a dataset: `agreement`.
     Agreement,
+}
+
+/// What the platform says of an attestation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttestationStatus {
+    /// When it was first seen, and whether it counts; it counts for nothing until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Sighting>,
+}
+
+/// An attestation as it was first seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    /// When (RFC 3339).
+    pub first_seen: Line,
+    /// Whether it counts: not where it was made while an admission policy was missing. Then it is deleted and made again.
+    pub counts: bool,
 }
 
 impl Claim {

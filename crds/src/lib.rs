@@ -35,7 +35,7 @@ pub mod text;
 pub mod usage_policy;
 pub mod when;
 
-pub use attestation::{Attestation, AttestationSpec};
+pub use attestation::{Attestation, AttestationSpec, AttestationStatus};
 pub use dataset::{Dataset, DatasetSpec, DatasetStatus};
 pub use grant::{AccessGrant, AccessGrantSpec, AccessGrantStatus};
 pub use host::{Host, HostSpec, HostStatus};

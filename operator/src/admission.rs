@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
-use kube::ResourceExt as _;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::Context;
+use crate::pass::{Error, failed};
 use crate::watched::Watched;
 
 const CHART: [&str; 3] = [
@@ -65,6 +68,19 @@ impl Wanted {
     /// Compares with what is there.
     pub fn compare(&self, watched: &Watched) -> Found {
         self.found(&watched.admission.state(), &watched.bindings.state())
+    }
+
+    /// The stamp of what the server has now; nothing where something is missing.
+    pub(crate) async fn ask(&self, context: &Context) -> Result<Option<String>, Error> {
+        let (client, all) = (&context.client, ListParams::default());
+        let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone()).list(&all).await;
+        let policies = policies.map_err(failed("list", "admission policies"))?;
+        let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()).list(&all).await;
+        let bindings = bindings.map_err(failed("list", "bindings of admission policies"))?;
+        let policies: Vec<_> = policies.into_iter().map(Box::new).collect();
+        let bindings: Vec<_> = bindings.into_iter().map(Box::new).collect();
+        let Found { missing, stamp } = self.found(&policies, &bindings);
+        Ok(missing.is_empty().then_some(stamp))
     }
 
     fn found(

@@ -3,27 +3,19 @@
 use dejima_crds::names;
 use dejima_plan::effect::{Effect, through};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::Context;
-use crate::pass::Error;
+use crate::pass::{Error, failed};
+use crate::seen::Memory;
 
 /// The namespace of the platform's own objects.
 pub const SYSTEM: &str = "dejima-system";
-const STAMP: &str = "dejima-admission";
-
-fn failed(what: &'static str, name: &str) -> impl FnOnce(kube::Error) -> Error {
-    let name = name.to_owned();
-    move |cause| Error::Api {
-        what,
-        name,
-        cause: Box::new(cause),
-    }
-}
+const MEMORY: &str = "dejima-admission";
 
 /// The name under which an object's effects are known: kind and names, no UIDs.
 fn effect_name<K: Resource<DynamicType = ()>>(object: &K) -> String {
@@ -171,22 +163,31 @@ pub async fn config_map(context: &Context, namespace: &str, wanted: &ConfigMap, 
     .await
 }
 
-/// The stamp of the admission policies that stood when lines were last seen.
-pub async fn read_stamp(context: &Context) -> Option<String> {
+/// What is remembered of admission. That it cannot be read is no memory of nothing: who forgets takes for new what was in a gap.
+pub async fn read_memory(context: &Context) -> Result<Memory, Error> {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), SYSTEM);
-    api.get_opt(STAMP).await.ok().flatten()?.data?.remove("stamp")
+    let found = api.get_opt(MEMORY).await.map_err(failed("read", MEMORY))?;
+    let mut data = found.and_then(|found| found.data).unwrap_or_default();
+    let labels = data.remove("labels").map(|text| serde_json::from_str(&text)).transpose();
+    Ok(Memory {
+        stamp: data.remove("stamp"),
+        labels: labels
+            .map_err(|cause| failed("read", MEMORY)(kube::Error::SerdeError(cause)))?
+            .unwrap_or_default(),
+    })
 }
 
-/// Remembers the stamp.
-pub async fn write_stamp(context: &Context, stamp: &str) -> Result<(), Error> {
-    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), SYSTEM);
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": STAMP}, "data": {"stamp": stamp}});
-    let parameters = PatchParams::apply(names::OPERATOR).force();
-    through(context.gate.as_ref(), Effect::new("admission", "stamp"), async {
-        api.patch(STAMP, &parameters, &Patch::Apply(&object))
-            .await
-            .map(drop)
-            .map_err(failed("write", STAMP))
-    })
-    .await
+/// Remembers it.
+pub async fn write_memory(context: &Context, memory: &Memory) -> Result<(), Error> {
+    let labels = serde_json::to_string(&memory.labels).map_err(|cause| failed("write", MEMORY)(kube::Error::SerdeError(cause)))?;
+    let stamp = memory.stamp.clone().map(|stamp| ("stamp".to_owned(), stamp));
+    let wanted = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(MEMORY.to_owned()),
+            ..ObjectMeta::default()
+        },
+        data: Some(stamp.into_iter().chain([("labels".to_owned(), labels)]).collect()),
+        ..ConfigMap::default()
+    };
+    config_map(context, SYSTEM, &wanted, "admission", "remember").await
 }

@@ -1,151 +1,13 @@
-//! Lines that people wrote: when each was first seen, whether it counts, and what follows for a grant.
+//! Grants: what follows from their reviews, said in their status.
 
-use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, seconds, set};
-use dejima_crds::grant::{AccessGrantStatus, ReviewSeen};
-use dejima_crds::project::{IsolatedProjectStatus, TermsSeen};
+use dejima_crds::AccessGrant;
+use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, set};
+use dejima_crds::grant::AccessGrantStatus;
 use dejima_crds::reason::Decision;
-use dejima_crds::{AccessGrant, IsolatedProject};
-use jiff::Timestamp;
-use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
 
-use crate::pass::{Error, Pass};
-use crate::{Context, apply, events, projects};
-
-/// Stamps reviews that were not seen yet; forgets those that were taken back or changed. Whether anything changed.
-fn see_reviews(grant: &AccessGrant, status: &mut AccessGrantStatus, counts: bool, now: Timestamp) {
-    let lines = &grant.spec.reviews;
-    status.seen.retain(|seen| {
-        lines
-            .iter()
-            .any(|line| line.reviewer == seen.reviewer && line.org == seen.org && line.decision == seen.decision)
-    });
-    for line in lines {
-        if !status.seen.iter().any(|seen| seen.reviewer == line.reviewer) {
-            status.seen.push(ReviewSeen {
-                reviewer: line.reviewer.clone(),
-                org: line.org.clone(),
-                decision: line.decision,
-                first_seen: seconds(now),
-                counts,
-            });
-        }
-    }
-}
-
-/// The same for acceptances of terms.
-pub fn see_terms(project: &IsolatedProject, status: &mut IsolatedProjectStatus, counts: bool, now: Timestamp) {
-    let lines = &project.spec.terms_accepted;
-    status
-        .seen
-        .retain(|seen| lines.iter().any(|line| line.member == seen.member && line.digest == seen.digest));
-    for line in lines {
-        if !status
-            .seen
-            .iter()
-            .any(|seen| seen.member == line.member && seen.digest == line.digest)
-        {
-            status.seen.push(TermsSeen {
-                member: line.member.clone(),
-                digest: line.digest.clone(),
-                first_seen: seconds(now),
-                counts,
-            });
-        }
-    }
-}
-
-/// Waits for a canary that each of the policies on lines refuses, then marks everything that was not seen yet as of the gap.
-pub async fn close_gap(context: &Context, pass: &mut Pass<'_>, stamp: &str) -> Result<(), Error> {
-    canary(context).await?;
-    let failed = |what: &'static str| {
-        move |cause| Error::Api {
-            what,
-            name: "lines".to_owned(),
-            cause: Box::new(cause),
-        }
-    };
-    // Asked of the server, not of our copy: everything that was written before the canary was refused is in the answer.
-    let grants = Api::<AccessGrant>::all(context.client.clone())
-        .list(&ListParams::default())
-        .await
-        .map_err(failed("list"))?;
-    for grant in grants {
-        let mut wanted = grant.clone();
-        see_reviews(&grant, wanted.status.get_or_insert_default(), false, pass.now);
-        if wanted.status != grant.status && !grant.spec.reviews.is_empty() {
-            let api = Api::namespaced(context.client.clone(), &grant.namespace().unwrap_or_default());
-            pass.watched.wrote(&apply::replace_status(context, &api, &wanted).await?);
-        }
-    }
-    let projects = Api::<IsolatedProject>::all(context.client.clone())
-        .list(&ListParams::default())
-        .await
-        .map_err(failed("list"))?;
-    for project in projects {
-        let mut wanted = project.clone();
-        see_terms(&project, wanted.status.get_or_insert_default(), false, pass.now);
-        if wanted.status != project.status && !project.spec.terms_accepted.is_empty() {
-            let api = Api::namespaced(context.client.clone(), &project.namespace().unwrap_or_default());
-            pass.watched.wrote(&apply::replace_status(context, &api, &wanted).await?);
-        }
-    }
-    apply::write_stamp(context, stamp).await
-}
-
-/// Objects that only their annotation makes refusable, in the platform's own namespace, as a dry run.
-async fn canary(context: &Context) -> Result<(), Error> {
-    let zeros = format!("sha256:{}", "0".repeat(64));
-    let ror = "https://ror.org/010hz0g26";
-    let request = json!({"purpose": [], "institution": ror, "orgKind": "public", "country": "JP", "members": [], "actions": []});
-    let grant = json!({
-        "project": {"namespace": "none", "name": "none", "uid": "none"}, "dataset": "none", "policy": {"name": "none", "digest": zeros},
-        "request": request, "window": {"from": "2026-01", "until": "2026-02"},
-    });
-    let project = json!({
-        "title": {"en": "none"}, "purpose": [{"duo": "DUO:0000042"}], "institution": ror, "orgKind": "public", "country": "JP",
-        "members": [{"subject": "nobody", "role": "lead"}], "period": {"from": "2026-01", "until": "2026-02"},
-        "machines": [{"name": "one", "cpu": 1, "memory": "1Gi", "image": "none"}],
-    });
-    let attestation = json!({"of": {"kind": "Dataset", "name": "none", "uid": "none"}, "claim": "approval", "value": {}, "by": "nobody"});
-    refused::<AccessGrant>(context, "dejima-reviews", grant).await?;
-    refused::<IsolatedProject>(context, "dejima-terms", project).await?;
-    refused::<dejima_crds::Attestation>(context, "dejima-attestations", attestation).await
-}
-
-async fn refused<K>(context: &Context, policy: &str, spec: serde_json::Value) -> Result<(), Error>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + serde::Serialize
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug,
-{
-    let name = format!("canary-{policy}");
-    let not_yet = |text: String| Error::Api {
-        what: "have refused the canary of",
-        name: policy.to_owned(),
-        cause: Box::new(kube::Error::Service(text.into())),
-    };
-    let object = json!({
-        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "spec": spec,
-        "metadata": {"name": name, "namespace": apply::SYSTEM, "annotations": {"dejima.dev/canary": ""}},
-    });
-    let object: K = serde_json::from_value(object).map_err(|error| not_yet(error.to_string()))?;
-    let parameters = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    match Api::<K>::namespaced(context.client.clone(), apply::SYSTEM)
-        .create(&parameters, &object)
-        .await
-    {
-        Err(kube::Error::Api(status)) if status.message.contains(policy) => Ok(()),
-        Err(error) => Err(not_yet(error.to_string())),
-        Ok(_) => Err(not_yet("it was not refused".to_owned())),
-    }
-}
+use crate::pass::Pass;
+use crate::{Context, apply, events, projects, seen};
 
 /// Writes what changed of each grant's status.
 pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
@@ -158,7 +20,7 @@ pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
         }
         let mut wanted = grant.as_ref().clone();
         let status = wanted.status.get_or_insert_default();
-        see_reviews(&grant, status, true, pass.now);
+        seen::reviews(&grant, status, pass.counts(grant.as_ref()), pass.now);
         status.project = Some(grant.spec.project.to_string().into());
         let seen = AccessGrant {
             status: Some(status.clone()),

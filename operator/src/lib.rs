@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod apply;
+mod canary;
 pub mod datasets;
 pub mod events;
 pub mod grants;
@@ -18,6 +19,7 @@ pub mod pass;
 pub mod projects;
 mod receipts;
 pub mod records;
+pub mod seen;
 pub mod site;
 pub mod watched;
 

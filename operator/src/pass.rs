@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use dejima_crds::bounded::{Digest, KeyName};
 use jiff::Timestamp;
+use kube::Resource;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::seen::Memory;
 use crate::watched::Watched;
-use crate::{Context, admission, apply, datasets, grants, hosts, projects, receipts};
+use crate::{Context, admission, apply, datasets, grants, hosts, projects, receipts, seen};
 
 /// What can go wrong in a pass: said once, and the rest of the pass goes on.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,10 @@ pub struct Pass<'a> {
     pub now: Timestamp,
     /// Which admission policies are missing.
     pub admission: Vec<String>,
+    /// What is remembered of admission.
+    pub memory: &'a mut Memory,
+    /// Objects (UID, resource version) whose new lines came while the policies stood, as the server has confirmed.
+    pub confirmed: BTreeSet<(String, String)>,
     /// Failures so far.
     pub failures: Vec<Error>,
     /// When to look again.
@@ -81,11 +87,28 @@ impl Pass<'_> {
         self.failures.push(error);
     }
 
+    /// Whether new lines of an object count: known where the server has confirmed it of the object as it is.
+    pub fn counts<K: Resource>(&self, object: &K) -> Option<bool> {
+        seen::version(object)
+            .is_some_and(|version| self.confirmed.contains(&version))
+            .then_some(true)
+    }
+
     /// Looks again at this time, if nothing else comes before.
     pub fn look_again(&mut self, at: Option<Timestamp>) {
         if let Some(at) = at {
             self.again = Some(self.again.map_or(at, |known| known.min(at)));
         }
+    }
+}
+
+/// A request to the API server that failed: what was attempted, on what.
+pub(crate) fn failed(what: &'static str, name: &str) -> impl FnOnce(kube::Error) -> Error {
+    let name = name.to_owned();
+    move |cause| Error::Api {
+        what,
+        name,
+        cause: Box::new(cause),
     }
 }
 
@@ -100,6 +123,23 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What is remembered of admission: nothing is judged before it was read.
+async fn remembered(context: &Context, stop: &mut watch::Receiver<bool>) -> Memory {
+    let mut failures = 0;
+    while !*stop.borrow() {
+        match apply::read_memory(context).await {
+            Ok(memory) => return memory,
+            Err(error) => tracing::warn!(error = %chain(&error), "what is remembered of admission cannot be read yet"),
+        }
+        failures += 1;
+        tokio::select! {
+            () = tokio::time::sleep(context.site.pause(failures)) => {}
+            _ = stop.changed() => {}
+        }
+    }
+    Memory::default()
+}
+
 /// Runs until told to stop.
 pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
@@ -109,7 +149,7 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
     }
     tracing::info!("the operator is at work");
     let wanted = admission::Wanted::from_chart();
-    let mut stamp = apply::read_stamp(&context).await;
+    let mut memory = remembered(&context, &mut stop).await;
     let (mut opened, mut allowed, mut issued) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut published = false;
     let mut failures = 0;
@@ -120,6 +160,8 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
             watched: &watched,
             now,
             admission: found.missing.clone(),
+            memory: &mut memory,
+            confirmed: BTreeSet::new(),
             failures: Vec::new(),
             again: None,
             opened: &mut opened,
@@ -134,14 +176,19 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
             }
         }
         hosts::pass(&context, &mut pass).await;
-        if pass.admission.is_empty() && stamp.as_deref() != Some(found.stamp.as_str()) {
-            // Lines that came while a policy was another one, or none, count for nothing until they are written again.
-            match grants::close_gap(&context, &mut pass, &found.stamp).await {
-                Ok(()) => stamp = Some(found.stamp),
-                Err(error) => {
-                    pass.note("the gap in admission", error);
-                    pass.admission = vec!["a policy that has not refused a canary yet".to_owned()];
+        if pass.admission.is_empty() {
+            let settled = if pass.memory.stamp.as_ref() == Some(&found.stamp) {
+                seen::confirm(&context, &mut pass, &wanted).await
+            } else {
+                // What came while a policy was another one, or none, counts for nothing until it is written again.
+                let closed = seen::close_gap(&context, &mut pass, &wanted, &found.stamp).await;
+                if closed.is_err() && pass.admission.is_empty() {
+                    pass.admission.push("what came in a gap is not marked yet".to_owned());
                 }
+                closed
+            };
+            if let Err(error) = settled {
+                pass.note("what people wrote", error);
             }
         }
         datasets::pass(&context, &mut pass).await;

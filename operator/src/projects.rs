@@ -16,6 +16,7 @@ use dejima_plan::effect::{Effect, through};
 use dejima_plan::placement::{Candidate, Hold};
 use dejima_plan::project::{Inputs, Next, Step, Wish, next};
 use dejima_policy::egress::Voice;
+use dejima_policy::facts::Labels;
 use dejima_policy::grants::Judged;
 use dejima_policy::{Case, DatasetFacts, GrantFacts, PolicyFacts, ProjectFacts, facts, judge, openings};
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use serde_json::json;
 
 use crate::opened::open;
 use crate::pass::{Error, Pass};
-use crate::{Context, apply, datasets, events, grants, hosts, receipts};
+use crate::{Context, apply, datasets, events, hosts, receipts, seen};
 
 /// One pass over all projects.
 pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
@@ -49,17 +50,26 @@ pub async fn pass(context: &Context, pass: &mut Pass<'_>) {
     }
 }
 
-fn labels(pass: &Pass<'_>, namespace: &str) -> BTreeMap<String, String> {
-    let all = pass.watched.namespaces.state();
-    all.iter()
-        .find(|found| found.name_any() == namespace)
-        .map(|found| found.labels().clone())
-        .unwrap_or_default()
-}
-
 fn project_facts(pass: &Pass<'_>, project: &IsolatedProject) -> ProjectFacts {
     let namespace = project.namespace().unwrap_or_default();
-    facts::project(project, &labels(pass, &namespace), &datasets::attestations(pass, Some(&namespace)))
+    let all = pass.watched.namespaces.state();
+    let none = BTreeMap::new();
+    let space = all.iter().find(|found| found.name_any() == namespace);
+    let labels = space.map_or(Labels::Count(&none), |space| pass.memory.labels(space));
+    facts::project(project, labels, &datasets::attestations(pass, Some(&namespace)))
+}
+
+/// The labels that say whether a project's namespace may hold a host: without those of ours that count for nothing.
+fn labels(pass: &Pass<'_>, namespace: &str) -> BTreeMap<String, String> {
+    let all = pass.watched.namespaces.state();
+    let Some(space) = all.iter().find(|found| found.name_any() == namespace) else {
+        return BTreeMap::new();
+    };
+    let mut labels = space.labels().clone();
+    if matches!(pass.memory.labels(space), Labels::InGap) {
+        labels.retain(|key, _| !key.starts_with("dejima.dev/"));
+    }
+    labels
 }
 
 /// What bears on one dataset for one project.
@@ -267,7 +277,7 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
     let Next { steps, mut status, again } = next(&inputs);
     pass.look_again(again);
     if pass.admission.is_empty() {
-        grants::see_terms(project, &mut status, true, pass.now);
+        seen::terms(project, &mut status, pass.counts(project), pass.now);
     }
     let mut current = project.clone();
     let mut gone = false;

@@ -67,7 +67,7 @@ fn follows(project: &IsolatedProject, hosts: &[&str], plans: &[HostPlan], now: T
     let candidates: Vec<Candidate<'_>> = hosts.iter().map(|host| Candidate { host, alive: false }).collect();
     next(&Inputs {
         project,
-        facts: &facts::project(project, &BTreeMap::new(), &[]),
+        facts: &facts::project(project, facts::Labels::Count(&BTreeMap::new()), &[]),
         namespace: &BTreeMap::new(),
         candidates: &candidates,
         images: &[],

@@ -7,7 +7,7 @@ use dejima_crds::usage_policy::{Action, ApprovalOf, Covered, Isolation, NetworkE
 use dejima_crds::when::{Unreadable, When};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::facts::{Claimed, DatasetFacts, MemberFacts, ProjectFacts, Vouched};
+use crate::facts::{Claimed, DatasetFacts, MemberFacts, ProjectFacts, Vouched, nobody_vouches};
 use crate::remedy::reason;
 
 /// DUO terms that permit kinds of research and need nothing beside them: no restriction, general research, health research,
@@ -149,6 +149,11 @@ fn unattested<T: std::fmt::Debug>(view: View<'_>, field: &str, shown: &str, clai
     let actual = match &claimed.vouched {
         Vouched::By { .. } => return None,
         Vouched::Nobody => format!("{field} {shown} is the project's own word: the namespace has no label of it"),
+        Vouched::InGap => format!(
+            "the labels of the namespace that speak of {field} were set while an admission policy was missing, and count for nothing: the office \
+             looks whether they are true and says so, e.g. kubectl label namespace {} --overwrite dejima.dev/confirmed=$(date +%s)",
+            view.project.of.namespace
+        ),
         Vouched::Otherwise(known) => format!("{field} {shown} is the project's own word: the namespace says {known}"),
     };
     Some(reason(
@@ -282,13 +287,17 @@ fn approval<T>(view: View<'_>, clause: &str, shown: &str, claimed: &Claimed<T>, 
             until.as_ref().map(|until| (until, Code::Unattested)),
             valid_until.map(|until| (until, Code::EthicsExpired)),
         ],
-        Vouched::Nobody | Vouched::Otherwise(_) => {
+        Vouched::Nobody | Vouched::InGap | Vouched::Otherwise(_) => {
+            let actual = match claimed.vouched {
+                Vouched::InGap => format!("{shown}: {}", nobody_vouches(&claimed.vouched)),
+                Vouched::By { .. } | Vouched::Nobody | Vouched::Otherwise(_) => shown.to_owned(),
+            };
             found.reasons.push(reason(
                 Code::Unattested,
                 &view.dataset.of,
                 clause,
                 "an attestation of exactly this entry",
-                shown,
+                actual,
             ));
             [None, valid_until.map(|until| (until, Code::EthicsExpired))]
         }

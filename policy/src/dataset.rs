@@ -5,7 +5,7 @@ use dejima_crds::dataset::{ApprovalRole, Version};
 use dejima_crds::when::When;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::facts::{Claimed, DatasetFacts, Vouched};
+use crate::facts::{Claimed, DatasetFacts, Vouched, nobody_vouches};
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +44,7 @@ pub fn is_withdrawn(dataset: &DatasetFacts, version: u32) -> bool {
 
 fn lasts<T>(claimed: &Claimed<T>, valid_until: Option<&When>, at: Timestamp, zone: &TimeZone) -> Result<(), (&'static str, String)> {
     let Vouched::By { until, .. } = &claimed.vouched else {
-        return Err((
-            "Unattested",
-            "nobody has vouched for exactly this entry: the office attests it".to_owned(),
-        ));
+        return Err(("Unattested", format!("{}: the office attests it", nobody_vouches(&claimed.vouched))));
     };
     for end in [until.as_ref(), valid_until].into_iter().flatten() {
         match end.ends(zone) {

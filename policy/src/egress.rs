@@ -5,7 +5,7 @@ use dejima_crds::project::EgressEntry;
 use dejima_crds::usage_policy::{Covered, NetworkEgress, UsagePolicySpec};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::facts::{ProjectFacts, Vouched};
+use crate::facts::{ProjectFacts, Vouched, nobody_vouches};
 
 /// A dataset that has a say in what may leave: one that was ever mounted, or that the spec lists.
 #[derive(Clone, Debug)]
@@ -39,13 +39,13 @@ pub fn openings(project: &ProjectFacts, voices: &[Voice<'_>], at: Timestamp, zon
                 Ok(ends) => (at < ends, Some(ends)),
                 Err(_) => (false, None),
             },
-            Vouched::Nobody | Vouched::Otherwise(_) => (false, None),
+            Vouched::Nobody | Vouched::InGap | Vouched::Otherwise(_) => (false, None),
         };
         let forbidden = voices.iter().find_map(|voice| refuses(voice, entry));
         let closed = if attested {
             forbidden
         } else {
-            Some("Unattested: nobody has vouched for exactly this entry".to_owned())
+            Some(format!("Unattested: {}", nobody_vouches(&claimed.vouched)))
         };
         Opening {
             entry: entry.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dejima_crds::attestation::{Claim, SubjectKind};
+use dejima_crds::attestation::{Claim, Sighting, SubjectKind};
 use dejima_crds::bounded::{Digest, Label, Login, ObjectName, Ref, Ror, Uid};
 use dejima_crds::country::Country;
 use dejima_crds::dataset::{Agreement, Approval, ApprovalRole, Shard, Version, reference};
@@ -27,6 +27,8 @@ pub enum Vouched {
     },
     /// Nobody does.
     Nobody,
+    /// Somebody did while an admission policy was missing: it counts for nothing until it is said again.
+    InGap,
     /// What is known says something else.
     Otherwise(String),
 }
@@ -38,6 +40,16 @@ pub struct Claimed<T> {
     pub value: T,
     /// Who stands behind it.
     pub vouched: Vouched,
+}
+
+/// Why nobody stands behind an entry that an attestation would make a fact, in the words of conditions.
+pub(crate) fn nobody_vouches(vouched: &Vouched) -> &'static str {
+    match vouched {
+        Vouched::InGap => {
+            "its attestation was made while an admission policy was missing, and counts for nothing: delete it and make it again"
+        }
+        Vouched::By { .. } | Vouched::Nobody | Vouched::Otherwise(_) => "nobody has vouched for exactly this entry",
+    }
 }
 
 /// A project, as far as law is concerned.
@@ -173,6 +185,10 @@ pub fn project_ref(project: &IsolatedProject) -> ProjectRef {
     }
 }
 
+fn sighting(attestation: &Attestation) -> Option<&Sighting> {
+    attestation.status.as_ref().and_then(|status| status.seen.as_ref())
+}
+
 /// Who vouches for exactly this value, among attestations of this object.
 fn vouched<T: Serialize>(
     attestations: &[Attestation],
@@ -195,8 +211,13 @@ fn vouched<T: Serialize>(
             && !excluded.iter().any(|member| same_person(member, &spec.by))
             && serde_json_canonicalizer::to_vec(&spec.value).is_ok_and(|seen| seen == wanted)
     };
+    let (counted, others): (Vec<&Attestation>, Vec<&Attestation>) = attestations
+        .iter()
+        .filter(fits)
+        .partition(|attestation| sighting(attestation).is_some_and(|seen| seen.counts));
+    let in_gap = others.into_iter().any(|attestation| sighting(attestation).is_some());
     // Of several, the one that lasts longest: none at all is longer than any, and times are compared where they are judged.
-    let mut standing: Vec<&Attestation> = attestations.iter().filter(fits).collect();
+    let mut standing = counted;
     standing.sort_by(|one, other| {
         let key = |attestation: &Attestation| {
             attestation
@@ -210,13 +231,29 @@ fn vouched<T: Serialize>(
         let open = |attestation: &Attestation| attestation.spec.until.is_none();
         (open(one), key(one)).cmp(&(open(other), key(other)))
     });
-    standing.last().map_or(Vouched::Nobody, |attestation| Vouched::By {
+    let nobody = if in_gap { Vouched::InGap } else { Vouched::Nobody };
+    standing.last().map_or(nobody, |attestation| Vouched::By {
         who: attestation.spec.by.clone(),
         until: attestation.spec.until.clone(),
     })
 }
 
-fn label<T>(labels: &BTreeMap<String, String>, name: &str, value: T, word: &str) -> Claimed<T> {
+/// The labels of a tenant's namespace, and what they are worth.
+#[derive(Clone, Copy, Debug)]
+pub enum Labels<'a> {
+    /// They were seen while the admission policies stood: what they say is so.
+    Count(&'a BTreeMap<String, String>),
+    /// They were changed while one of the policies was missing, and not since.
+    InGap,
+}
+
+fn label<T>(labels: Labels<'_>, name: &str, value: T, word: &str) -> Claimed<T> {
+    let Labels::Count(labels) = labels else {
+        return Claimed {
+            value,
+            vouched: Vouched::InGap,
+        };
+    };
     let vouched = match labels.get(name) {
         Some(known) if known == word => Vouched::By {
             who: Login::from("label"),
@@ -229,7 +266,7 @@ fn label<T>(labels: &BTreeMap<String, String>, name: &str, value: T, word: &str)
 }
 
 /// The facts of a project: from the object, the labels of its namespace, and the attestations beside it.
-pub fn project(project: &IsolatedProject, labels: &BTreeMap<String, String>, attestations: &[Attestation]) -> ProjectFacts {
+pub fn project(project: &IsolatedProject, labels: Labels<'_>, attestations: &[Attestation]) -> ProjectFacts {
     let (spec, of) = (&project.spec, project_ref(project));
     let status = project.status.clone().unwrap_or_default();
     let members: Vec<Login> = spec.members.iter().map(|member| member.subject.clone()).collect();

@@ -25,6 +25,7 @@ mod reconcile_serve;
 mod reconcile_shared;
 mod reconcile_story;
 mod reconcile_volumes;
+mod recover_admission;
 mod recover_edits;
 mod recover_faults;
 mod running;

@@ -15,8 +15,9 @@ const BY_THE_CLOCK: [&str; 2] = ["renew lease/hostd", "say-alive host/host-f"];
 /// The first sign of life comes at every start of hostd, hence once in every case: it is let fail like all others.
 const SIGN_OF_LIFE: &str = BY_THE_CLOCK[0];
 
-/// A provider whose sealed dataset needs no review, and the story's project over it.
-fn with_data(platform: &mut Platform, tenant: &str) -> String {
+/// A provider whose sealed dataset needs no review, under the open policy with some of its text replaced: his namespace, and
+/// the story's project over the dataset.
+pub(crate) fn with_data(platform: &mut Platform, tenant: &str, change: (&str, &str)) -> (String, String) {
     let provider = platform
         .world
         .namespace("jichi", &[("dejima-provider", "dejima.dev/provider-jichi")]);
@@ -31,7 +32,7 @@ fn with_data(platform: &mut Platform, tenant: &str) -> String {
     let here = format!("namespace: {provider}");
     platform
         .world
-        .create(PROVIDER, &example("usagepolicy-open.yaml", &[("namespace: jichi", &here)]))
+        .create(PROVIDER, &example("usagepolicy-open.yaml", &[("namespace: jichi", &here), change]))
         .accepted();
     platform
         .world
@@ -51,13 +52,14 @@ fn with_data(platform: &mut Platform, tenant: &str) -> String {
         platform.condition(&provider, "dataset", "ct-mr", "Mountable").0 == "True"
     });
     platform.stop("intake-1");
-    example(
+    let project = example(
         "isolatedproject-story.yaml",
         &[
             ("namespace: osaka-radiology", &format!("namespace: {tenant}")),
             ("namespace: jichi", &here),
         ],
-    )
+    );
+    (provider, project)
 }
 
 /// Starts again, without faults, what a fault has killed.
@@ -203,7 +205,7 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
     // Two clean runs have the same names.
     platform.start_operator(None);
-    let manifest = with_data(&mut platform, &tenant);
+    let (_, manifest) = with_data(&mut platform, &tenant, ("open-2026", "open-2026"));
     let log = platform.dir().join("effects.log");
     let watch = json!({"log": log});
     let mut clean = Vec::new();

@@ -28,7 +28,7 @@ fn a_policy_that_lets_nothing_leave_and_a_listed_address_exclude_each_other() {
         .of_project
         .push(attest(SubjectKind::IsolatedProject, "p-1", Claim::Egress, &entry, OFFICE));
     assert_eq!(story.codes(), [Code::ReviewPending, Code::EgressForbidden]);
-    let project = facts::project(&story.project, &story.labels, &story.of_project);
+    let project = facts::project(&story.project, story.labels(), &story.of_project);
     let dataset = Ref::from("jichi/ct-mr");
     let voice = |approved| Voice {
         dataset: &dataset,
@@ -52,7 +52,7 @@ fn an_address_opens_once_it_is_listed_attested_and_where_covered_approved() {
     policy.egress.network = dejima_crds::usage_policy::NetworkEgress::Attested;
     let dataset = Ref::from("jichi/ct-mr");
     let closed = |story: &Story, policy: &dejima_crds::UsagePolicySpec, approved: &[EgressEntry]| {
-        let project = facts::project(&story.project, &story.labels, &story.of_project);
+        let project = facts::project(&story.project, story.labels(), &story.of_project);
         openings(
             &project,
             &[Voice {

@@ -2,7 +2,7 @@
 
 use dejima_crds::AccessGrant;
 use dejima_crds::grant::{ReviewDecision, Revoked};
-use dejima_crds::reason::Code;
+use dejima_crds::reason::{Code, Decision};
 use serde_json::json;
 
 use crate::world::{JICHI, LEAD, ROIS, Story, with};
@@ -32,6 +32,20 @@ fn an_attestation_counts_for_exactly_what_was_seen_and_by_nobody_of_the_project(
         with(|story| story.of_project[0].spec.until = Some("2026-11-23".into())),
         [Code::Unattested]
     );
+    // Made while an admission policy was missing, or not seen yet: it counts for nothing, and what to do is said.
+    let mut story = Story::good();
+    let again = story.of_project[0].clone();
+    story.of_project[0].status.as_mut().unwrap().seen.as_mut().unwrap().counts = false;
+    assert_eq!(story.codes(), [Code::Unattested]);
+    assert!(story.verdict().reasons[0].actual.as_str().contains("delete it and make it again"));
+    assert_eq!(with(|story| story.of_project[0].status = None), [Code::Unattested]);
+    story.of_project.push(again);
+    assert_eq!(story.verdict().decision, Decision::Permit, "made again, it counts");
+    // Labels that were changed meanwhile: none of them counts.
+    let mut story = Story::good();
+    story.labels_count = false;
+    assert_eq!(story.codes(), [Code::Unattested]);
+    assert!(story.verdict().reasons[0].actual.as_str().contains("dejima.dev/confirmed"));
     let mut story = Story::good();
     story.of_project[0].spec.until = Some("2026-11-24".into());
     assert_eq!(

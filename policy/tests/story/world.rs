@@ -8,7 +8,7 @@ use dejima_crds::grant::{AccessGrantSpec, AccessGrantStatus, PolicyPin, ReviewDe
 use dejima_crds::project::{IsolatedProjectStatus, TermsAccepted, TermsSeen};
 use dejima_crds::reason::Code;
 use dejima_crds::{AccessGrant, Attestation, Dataset, DatasetStatus, IsolatedProject, UsagePolicy};
-use dejima_policy::facts::{self, GrantFacts, PolicyFacts};
+use dejima_policy::facts::{self, GrantFacts, Labels, PolicyFacts};
 use dejima_policy::{Case, Verdict, judge, request};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
@@ -25,6 +25,7 @@ pub(crate) struct Story {
     pub(crate) dataset: Dataset,
     pub(crate) policies: Vec<UsagePolicy>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels_count: bool,
     pub(crate) of_project: Vec<Attestation>,
     pub(crate) of_dataset: Vec<Attestation>,
     pub(crate) grants: Vec<AccessGrant>,
@@ -52,7 +53,9 @@ pub(crate) fn attest<T: serde::Serialize>(kind: SubjectKind, uid: &str, claim: C
         until: None,
         by: by.into(),
     };
-    Attestation::new("a", spec)
+    let mut attestation = Attestation::new("a", spec);
+    attestation.status = serde_json::from_value(json!({"seen": {"firstSeen": "2026-04-02T00:00:00Z", "counts": true}})).unwrap();
+    attestation
 }
 
 impl Story {
@@ -102,6 +105,7 @@ impl Story {
             dataset,
             policies: vec![policy],
             labels,
+            labels_count: true,
             of_project,
             of_dataset,
             grants: vec![],
@@ -114,9 +118,17 @@ impl Story {
         story
     }
 
+    pub(crate) fn labels(&self) -> Labels<'_> {
+        if self.labels_count {
+            Labels::Count(&self.labels)
+        } else {
+            Labels::InGap
+        }
+    }
+
     /// A request as the operator makes it from the wish.
     pub(crate) fn ask(&self, name: &str, created: &str) -> AccessGrant {
-        let project = facts::project(&self.project, &self.labels, &self.of_project);
+        let project = facts::project(&self.project, self.labels(), &self.of_project);
         let policy = facts::policy(&self.policies[0]).unwrap();
         let spec = AccessGrantSpec {
             project: project.of.clone(),
@@ -155,7 +167,7 @@ impl Story {
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
-        let project = facts::project(&self.project, &self.labels, &self.of_project);
+        let project = facts::project(&self.project, self.labels(), &self.of_project);
         let dataset = facts::dataset(&self.dataset, &self.of_dataset);
         let policies: Vec<PolicyFacts> = self.policies.iter().filter_map(facts::policy).collect();
         let grants: Vec<GrantFacts> = self.grants.iter().filter_map(facts::grant).collect();

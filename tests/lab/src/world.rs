@@ -100,39 +100,23 @@ impl World {
             .arg(chart)
             .args(["--namespace", "dejima-system", "--create-namespace"]);
         succeed(install.args(["--values", "-"]), Some(values.as_bytes()))?;
-        // A policy acts some moments after it was made: each is awaited by what it must refuse.
-        for (kind, subresource) in [
-            ("isolatedproject", None),
-            ("accessgrant", None),
-            ("attestation", None),
-            ("namespace", None),
-            ("host", Some("status")),
+        // A policy acts some moments after it was made: each is awaited by what it must refuse, for the mark that names it.
+        for (policy, kind) in [
+            ("dejima-terms", "isolatedproject"),
+            ("dejima-attestations", "attestation"),
+            ("dejima-tenant-labels", "namespace"),
+            ("dejima-host-plans", "hostplan"),
+            ("dejima-reviews", "accessgrant"),
+            ("dejima-status", "accessgrant"),
+            ("dejima-hosts", "accessgrant"),
+            ("dejima-marks", "accessgrant"),
         ] {
-            self.await_canary(kind, subresource)?;
-        }
-        Ok(())
-    }
-
-    fn await_canary(&self, kind: &str, subresource: Option<&str>) -> Result<(), Error> {
-        let manifest = canary(kind)?;
-        let name = format!("canary-{kind}");
-        if subresource.is_some() {
-            self.apply(ADMIN, &manifest.replace("dejima.dev/canary", "dejima.dev/none")).ok()?;
-        }
-        let log = self.plane.audit_log().display().to_string();
-        await_until(&format!("the admission policy of {kind}"), 60, &log, || {
-            let answer = match subresource {
-                Some(subresource) => {
-                    let patch = r#"{"metadata":{"annotations":{"dejima.dev/canary":""}},"status":{"images":[]}}"#;
-                    let words = ["patch", kind, &name, "--type=merge", "--dry-run=server", "-p", patch];
-                    self.run(ADMIN, &[&words[..], &["--subresource", subresource]].concat())
-                }
-                None => self.input(ADMIN, &["create", "--dry-run=server", "-f", "-"], &manifest),
-            };
-            !answer.accepted && answer.text.contains("ValidatingAdmissionPolicy")
-        })?;
-        if subresource.is_some() {
-            self.run(ADMIN, &["delete", kind, &name]).ok()?;
+            let manifest = canary(kind, policy)?;
+            let log = self.plane.audit_log().display().to_string();
+            await_until(&format!("the admission policy {policy}"), 60, &log, || {
+                let answer = self.input(ADMIN, &["create", "--dry-run=server", "-f", "-"], &manifest);
+                !answer.accepted && answer.text.contains(&format!("'{policy}'"))
+            })?;
         }
         Ok(())
     }
@@ -226,11 +210,16 @@ impl World {
     }
 }
 
-/// An object that the policies refuse for its annotation alone.
-fn canary(kind: &str) -> Result<String, Error> {
+/// An object that this policy refuses for its annotation alone.
+fn canary(kind: &str, policy: &str) -> Result<String, Error> {
     let (head, spec) = match kind {
         "namespace" => ("apiVersion: v1\nkind: Namespace", String::new()),
-        "host" => ("apiVersion: dejima.dev/v1alpha1\nkind: Host", "spec: {roles: [machines]}".to_owned()),
+        "hostplan" => (
+            "apiVersion: dejima.dev/v1alpha1\nkind: HostPlan",
+            "spec: {planGeneration: 1, project: {of: {namespace: none, name: none, uid: none}, dedicated: true, key: none, \
+             segment: {bridge: none, cidr: 10.64.0.0/24, gateway: 10.64.0.1, ports: []}, volumes: [], mounts: [], domains: []}}"
+                .to_owned(),
+        ),
         "attestation" => (
             "apiVersion: dejima.dev/v1alpha1\nkind: Attestation",
             "spec: {of: {kind: Dataset, name: none, uid: none}, claim: approval, value: {}, by: admin}".to_owned(),
@@ -253,6 +242,6 @@ fn canary(kind: &str) -> Result<String, Error> {
         other => return Err(Error::Unexpected(format!("no canary for `{other}`"))),
     };
     Ok(format!(
-        "{head}\nmetadata: {{name: canary-{kind}, annotations: {{dejima.dev/canary: \"\"}}}}\n{spec}\n"
+        "{head}\nmetadata: {{name: canary-{kind}, annotations: {{dejima.dev/canary: {policy}}}}}\n{spec}\n"
     ))
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Platform;
 use crate::children::{Running, start_for};
 use crate::host::Network;
-use crate::people::OFFICE;
+use crate::people::{ADMIN, OFFICE};
 use crate::run::{Error, file, finish};
 
 /// The file that names where the API answers.
@@ -82,7 +82,14 @@ impl Platform {
             .arg(self.setup.dir.join("operator.token"))
             .arg("--site")
             .arg(self.setup.dir.join("site.yaml"));
-        self.run_part(part, &command, false)
+        self.run_part(part, &command, false)?;
+        self.await_admission()
+    }
+
+    /// What people write counts from when the operator has seen every admission policy refuse.
+    fn await_admission(&self) -> Result<(), Error> {
+        let words = ["get", "configmap", "dejima-admission", "-n", "dejima-system"];
+        self.eventually("admission that was seen to stand", 30, || self.world.run(ADMIN, &words).accepted)
     }
 
     /// Starts operator and API in one process, instead of the two; each has the kubeconfig of its own, the process has none.
@@ -103,7 +110,8 @@ impl Platform {
         }
         command.arg("--keys-token-file").arg(self.setup.dir.join("operator.token"));
         command.arg("--site").arg(self.setup.dir.join("site.yaml"));
-        self.run_part("serve", &command, false)
+        self.run_part("serve", &command, false)?;
+        self.await_admission()
     }
 
     /// Starts the agent of a host: inside it, where it is one that runs machines.
