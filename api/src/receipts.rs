@@ -31,7 +31,7 @@ fn act(receipt: &Receipt, phase: Phase, document: Option<&str>) -> Act {
         activity: entity(&receipt.id),
         phase,
         kind: Kind::Receipt,
-        project: Some(receipt.project.clone()),
+        project: receipt.project.clone(),
         host: None,
         used: Vec::new(),
         generated: document.map(|_| entity(&receipt.id)).into_iter().collect(),
@@ -84,8 +84,9 @@ pub(crate) async fn issue(
         return Err(Problem::refused("only the platform's operator issues receipts"));
     }
     let Json(signed) = signed?;
-    if signed.receipt.id != signed.receipt.own_id() {
-        let detail = "the id of a receipt is made from its project's UID, and of a volume's receipt from its name and time too";
+    if signed.receipt.own_id().is_none_or(|own| signed.receipt.id != own) {
+        let detail =
+            "the id of a receipt is made from the UID of the project or dataset, and of a volume's receipt from its name and time too";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "NotItsId", detail));
     }
     let (new, standing) = in_ledger(&window, move |ledger| append(ledger, &caller.login, signed)).await?;
@@ -109,6 +110,11 @@ fn newest(ledger: &Ledger) -> Result<Vec<Signed>, Error> {
     Ok(all.into_iter().map(|(_, signed)| signed).collect())
 }
 
+/// The namespace of what a receipt is about; whoever may read there may read it.
+fn namespace(signed: &Signed) -> String {
+    signed.receipt.about().map(|of| of.namespace.to_string()).unwrap_or_default()
+}
+
 /// `GET /api/v1/receipts`.
 pub(crate) async fn list(
     Held(window): Held<Window>,
@@ -121,9 +127,9 @@ pub(crate) async fn list(
         readable(&window, &caller, RESOURCE, asked.namespace.as_deref(), BTreeSet::new()).await?;
     }
     let mut items = in_ledger(&window, newest).await?;
-    let there = items.iter().map(|signed| signed.receipt.project.namespace.to_string()).collect();
+    let there = items.iter().map(namespace).collect();
     let readable = readable(&window, &caller, RESOURCE, asked.namespace.as_deref(), there).await?;
-    items.retain(|signed| readable.contains(signed.receipt.project.namespace.as_str()));
+    items.retain(|signed| readable.contains(&namespace(signed)));
     Ok(Json(List { items }))
 }
 
@@ -138,7 +144,7 @@ pub(crate) async fn get(Held(window): Held<Window>, caller: Caller, Path(id): Pa
             .or(ledger.find(&name, "begun")?.as_ref().and_then(borne)))
     };
     let found = in_ledger(&window, find).await?;
-    let namespace = found.as_ref().map(|signed| signed.receipt.project.namespace.to_string());
+    let namespace = found.as_ref().map(namespace);
     // Asked in any case, so that both answers take the same way.
     let may = caller
         .may(&window, "get", RESOURCE, Some(namespace.as_deref().unwrap_or("none")))

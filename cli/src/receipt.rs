@@ -95,26 +95,40 @@ fn verify(document: &str, keys: &[Vec<u8>]) -> Result<Receipt> {
     Ok(signed.receipt)
 }
 
+/// The name and the UID of what a receipt is about.
+fn named(receipt: &Receipt) -> (String, String) {
+    let of = receipt.about();
+    of.map_or_else(Default::default, |of| (of.to_string(), of.uid.to_string()))
+}
+
 /// What a receipt says, in plain words.
 fn said(receipt: &Receipt, lang: Language) -> Vec<String> {
     let Receipt {
         id,
-        project,
         key_destroyed_at: destroyed,
         key_server_backup_horizon: horizon,
         ..
     } = receipt;
+    let of = receipt.about();
+    let (project, uid) = named(receipt);
     let volumes = receipt.volumes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if let Some(volume) = &receipt.volume {
         return of_volume(receipt, volume, lang);
     }
     let mut lines = vec![match (receipt.state, lang) {
-        (State::Final, Language::En) => format!("verified: the receipt {id} of {project} (UID {}) is final", project.uid),
-        (State::Partial, Language::En) => format!("verified: the receipt {id} of {project} (UID {}) is partial", project.uid),
-        (State::Final, Language::Ja) => format!("検証済み: {project} (UID {}) の受領証 {id} は確定している", project.uid),
-        (State::Partial, Language::Ja) => format!("検証済み: {project} (UID {}) の受領証 {id} はまだ一部である", project.uid),
+        (State::Final, Language::En) => format!("verified: the receipt {id} of {project} (UID {uid}) is final"),
+        (State::Partial, Language::En) => format!("verified: the receipt {id} of {project} (UID {uid}) is partial"),
+        (State::Final, Language::Ja) => format!("検証済み: {project} (UID {uid}) の受領証 {id} は確定している"),
+        (State::Partial, Language::Ja) => format!("検証済み: {project} (UID {uid}) の受領証 {id} はまだ一部である"),
     }];
+    let shards = receipt.shards.len();
     lines.push(match lang {
+        Language::En if of.is_some_and(|of| of.is_dataset) => {
+            format!("  keys of {shards} shards destroyed at {destroyed}; a back-up of the key server may hold them for {horizon}")
+        }
+        Language::Ja if of.is_some_and(|of| of.is_dataset) => {
+            format!("  シャード {shards} 個の鍵の破棄: {destroyed}; 鍵サーバのバックアップに残りうる期間: {horizon}")
+        }
         Language::En => {
             format!("  key destroyed at {destroyed}; a back-up of the key server may hold it for {horizon}; volumes: {volumes}")
         }
@@ -137,26 +151,20 @@ fn said(receipt: &Receipt, lang: Language) -> Vec<String> {
 fn of_volume(receipt: &Receipt, volume: &Label, lang: Language) -> Vec<String> {
     let Receipt {
         id,
-        project,
         key_destroyed_at: at,
         hosts,
         ..
     } = receipt;
+    let (project, uid) = named(receipt);
     let hosts = hosts.iter().map(|host| host.host.to_string()).collect::<Vec<_>>().join(", ");
     match lang {
         Language::En => vec![
-            format!(
-                "verified: the receipt {id} of volume {volume} of {project} (UID {}) is final",
-                project.uid
-            ),
+            format!("verified: the receipt {id} of volume {volume} of {project} (UID {uid}) is final"),
             format!("  its key and its bytes were gone from {hosts} at {at}"),
             "  a copy that somebody took of both before can be opened as long as the project's own key lives".to_owned(),
         ],
         Language::Ja => vec![
-            format!(
-                "検証済み: {project} (UID {}) のボリューム {volume} の受領証 {id} は確定している",
-                project.uid
-            ),
+            format!("検証済み: {project} (UID {uid}) のボリューム {volume} の受領証 {id} は確定している"),
             format!("  鍵とデータの消滅を確認: {hosts} {at}"),
             "  事前に両方の写しを取った者は、プロジェクトの鍵があるかぎり開くことができる".to_owned(),
         ],

@@ -131,6 +131,13 @@ pub fn set(conditions: &mut Vec<Condition>, new: ConditionDraft, at: Timestamp) 
     true
 }
 
+/// Dates a condition: what it says is so since then.
+pub fn date(conditions: &mut [Condition], kind: ConditionKind, at: Timestamp) {
+    for condition in conditions.iter_mut().filter(|condition| condition.kind == kind) {
+        condition.last_transition_time = seconds(at);
+    }
+}
+
 /// The condition of this kind, if it was ever said.
 pub fn get(conditions: &[Condition], kind: ConditionKind) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.kind == kind)

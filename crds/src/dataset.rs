@@ -512,19 +512,6 @@ pub struct Shard {
     pub files: u64,
 }
 
-impl Source {
-    /// The namespace-free reason why this source cannot be read yet, if there is one.
-    pub fn not_built(&self) -> Option<&'static str> {
-        [
-            (self.nfs.is_some(), "source.nfs"),
-            (self.cephfs.is_some(), "source.cephfs"),
-            (self.s3.is_some(), "source.s3"),
-        ]
-        .into_iter()
-        .find_map(|(there, name)| there.then_some(name))
-    }
-}
-
 /// `namespace/name` of a dataset.
 pub fn reference(namespace: &Label, name: &ObjectName) -> crate::bounded::Ref {
     crate::bounded::Ref::from(format!("{namespace}/{name}"))

@@ -45,7 +45,7 @@ pub struct HostPlanSpec {
     /// Rises with every change; a lower one is refused, by the API server and by hostd.
     #[schemars(range(min = 1))]
     pub plan_generation: u64,
-    /// The only order to destroy: machines, keys, then the bytes.
+    /// The only order to destroy: machines, keys, then the bytes; of a dataset, what lies in the image store.
     #[serde(default)]
     pub ends: bool,
     /// What the host holds for a project.
@@ -328,7 +328,7 @@ pub struct HostPlanStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub sealed: Vec<Shard>,
-    /// Of a plan that ends: when no process of the host held a key any more (RFC 3339).
+    /// Of a plan that ends: when no process of the host held a key, and nothing plain was left, any more (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<Line>,
     /// Of a plan that ends: when the bytes were gone (RFC 3339).

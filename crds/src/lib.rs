@@ -43,7 +43,7 @@ pub use host_plan::{HostPlan, HostPlanSpec, HostPlanStatus};
 pub use image::{MachineImage, MachineImageSpec, MachineImageStatus};
 pub use model::{Model, ModelSpec, ModelStatus};
 pub use project::{IsolatedProject, IsolatedProjectSpec, IsolatedProjectStatus};
-pub use usage_policy::{UsagePolicy, UsagePolicySpec};
+pub use usage_policy::{UsagePolicy, UsagePolicySpec, UsagePolicyStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -63,9 +63,9 @@ pub fn shard_key(dataset: &Uid, shard: &ShardId) -> KeyName {
     KeyName::from(format!("shard-{dataset}-{shard}"))
 }
 
-/// The id of a project's receipt.
-pub fn receipt_id(project: &Uid) -> Uid {
-    Uid::from(id(project, "receipt").to_string())
+/// The id of the receipt of a project, or of a dataset.
+pub fn receipt_id(of: &Uid) -> Uid {
+    Uid::from(id(of, "receipt").to_string())
 }
 
 /// The id of the receipt of a volume that was destroyed at this time: one of that name may be made, and destroyed, again.

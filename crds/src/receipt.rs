@@ -1,4 +1,4 @@
-//! Receipts: signed proof that the keys of a project, or of one of its volumes, were destroyed. Plain types, the wire form.
+//! Receipts: signed proof that the keys of a project, of one of its volumes, or of a dataset, were destroyed. Plain types, the wire form.
 //!
 //! What is signed is the RFC 8785 form of [`Receipt`]. The same facts always make the same receipt, byte for byte, and
 //! an Ed25519 signature is a function of key and message: a receipt that is issued twice is one.
@@ -6,9 +6,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bounded::{Label, Line, ObjectName, Period, Signature, Uid};
+use crate::bounded::{Label, Line, ObjectName, Period, ShardId, Signature, Uid};
 use crate::digest::{NotJson, canonical};
 use crate::grant::ProjectRef;
+use crate::host_plan::DatasetIdentity;
 use crate::names;
 
 /// The transit key that signs receipts; it never leaves the key server.
@@ -21,34 +22,102 @@ pub const DOCUMENT: &str = "receipt.json";
 pub const STATE_LABEL: &str = "dejima.dev/receipt";
 /// Label of such a ConfigMap: the project's UID.
 pub const PROJECT_LABEL: &str = "dejima.dev/project";
+/// Label of such a ConfigMap: the dataset's UID.
+pub const DATASET_LABEL: &str = "dejima.dev/dataset";
 
-/// What became of a project's keys.
+/// What became of the keys of a project or dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Receipt {
-    /// Its id: made from what it is about, so that a project has one, and so has each volume that it has destroyed.
+    /// Its id: made from what it is about, so that a project has one, a dataset, and each volume that a project has destroyed.
     pub id: Uid,
     /// The project.
-    pub project: ProjectRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectRef>,
+    /// The dataset, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetIdentity>,
     /// The one volume that it is about, while the project goes on; absent where it is about the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<Label>,
     /// How far it is.
     pub state: State,
-    /// When the project's key was destroyed (RFC 3339). Of a volume: when its own key, which lay wrapped beside it, was seen to be
-    /// gone. The project's key, with which it was wrapped, lives on.
+    /// When the project's key, or those of the shards, were destroyed (RFC 3339). Of a volume: when its own key, which lay wrapped
+    /// beside it, was seen to be gone. The project's key, with which it was wrapped, lives on.
     pub key_destroyed_at: Line,
-    /// Every host that had a plan of the project.
+    /// Every host that had a plan of the project; of a dataset the one that takes it out of the image store.
     pub hosts: Vec<HostEnd>,
     /// When the bytes were gone from all hosts (RFC 3339); absent while they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swept_at: Option<Line>,
     /// The volumes that nobody can open any more.
     pub volumes: Vec<Label>,
+    /// The shards that nobody can open any more, wherever a copy lies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub shards: Vec<ShardId>,
     /// How long a back-up of the key server may still hold the key (ISO 8601).
     pub key_server_backup_horizon: Period,
     /// Since when it says what it says: the latest of its times (RFC 3339). When it was recorded, the ledger says.
     pub issued_at: Line,
+}
+
+/// What a receipt is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About<'a> {
+    /// Whether it is a dataset; else a project.
+    pub is_dataset: bool,
+    /// Its namespace.
+    pub namespace: &'a Label,
+    /// Its name.
+    pub name: &'a ObjectName,
+    /// Its UID.
+    pub uid: &'a Uid,
+}
+
+impl std::fmt::Display for About<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Receipt {
+    /// What it is about: exactly one thing, or it is no receipt.
+    pub fn about(&self) -> Option<About<'_>> {
+        match (&self.project, &self.dataset) {
+            (Some(of), None) => Some(About {
+                is_dataset: false,
+                namespace: &of.namespace,
+                name: &of.name,
+                uid: &of.uid,
+            }),
+            (None, Some(of)) => Some(About {
+                is_dataset: true,
+                namespace: &of.namespace,
+                name: &of.name,
+                uid: &of.uid,
+            }),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+
+    /// The id that a receipt about this has.
+    pub fn own_id(&self) -> Option<Uid> {
+        let of = self.about()?;
+        Some(match &self.volume {
+            None => names::receipt_id(of.uid),
+            Some(volume) => names::volume_receipt_id(of.uid, volume, &self.key_destroyed_at),
+        })
+    }
+
+    /// The name of the ConfigMap that bears it.
+    pub fn object_name(&self) -> Option<ObjectName> {
+        let of = self.about()?;
+        Some(match &self.volume {
+            None => names::receipt_name(of.name, of.uid),
+            Some(volume) => names::volume_receipt_name(of.name, volume, &self.id),
+        })
+    }
 }
 
 /// How far a receipt is.
@@ -109,24 +178,6 @@ pub enum Unreadable {
     NotJson(#[from] NotJson),
 }
 
-impl Receipt {
-    /// The id that a receipt about this has.
-    pub fn own_id(&self) -> Uid {
-        match &self.volume {
-            None => names::receipt_id(&self.project.uid),
-            Some(volume) => names::volume_receipt_id(&self.project.uid, volume, &self.key_destroyed_at),
-        }
-    }
-
-    /// The name of the ConfigMap that bears it.
-    pub fn object_name(&self) -> ObjectName {
-        match &self.volume {
-            None => names::receipt_name(&self.project.name, &self.project.uid),
-            Some(volume) => names::volume_receipt_name(&self.project.name, volume, &self.id),
-        }
-    }
-}
-
 impl Signed {
     /// The document: canonical JSON.
     pub fn document(&self) -> Result<String, NotJson> {
@@ -158,11 +209,12 @@ mod tests {
         Signed {
             receipt: Receipt {
                 id: "r-1".into(),
-                project: ProjectRef {
+                project: Some(ProjectRef {
                     namespace: "osaka".into(),
                     name: "liver".into(),
                     uid: "p-1".into(),
-                },
+                }),
+                dataset: None,
                 volume: None,
                 state: State::Partial,
                 key_destroyed_at: "2026-11-24T00:00:00Z".into(),
@@ -173,6 +225,7 @@ mod tests {
                 }],
                 swept_at: None,
                 volumes: vec!["work".into()],
+                shards: Vec::new(),
                 key_server_backup_horizon: "P0D".into(),
                 issued_at: "2026-11-24T00:00:00Z".into(),
             },

@@ -14,7 +14,8 @@ pub use self::agreement::{ApprovalOf, Covered, Prerequisites, Quorum, Review, Te
 pub use self::duties::{Combination, DeleteWithin, Derivatives, Inheritance, LinkWith, NotifyIncident, Obligation, Publish, Report};
 pub use self::ends::{Egress, EndAction, NetworkEgress, OnSilence, Revocation};
 pub use self::permits::{Action, DuoTerm, Encryption, Isolation, Permits, Renewal, TrainingClause, WhenClause, WhereClause, WhoClause};
-use crate::bounded::{Digest, ObjectName};
+use crate::bounded::Digest;
+use crate::condition::Condition;
 use crate::text::Text;
 
 /// Conditions of use.
@@ -25,6 +26,7 @@ use crate::text::Text;
     kind = "UsagePolicy",
     plural = "usagepolicies",
     namespaced,
+    status = "UsagePolicyStatus",
     shortname = "upol",
     category = "dejima",
     derive = "PartialEq",
@@ -77,15 +79,23 @@ pub struct UsagePolicySpec {
     pub revocation: Revocation,
 }
 
+/// What the platform says of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsagePolicyStatus {
+    /// The conditions: Admitted, and Terminating while something still names a policy that was deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Vec<Condition>,
+}
+
 impl UsagePolicySpec {
     /// What a grant pins: SHA-256 of the RFC 8785 JSON of the spec after the defaults.
     pub fn digest(&self) -> Result<Digest, crate::digest::NotJson> {
         crate::digest::of_value(self)
     }
 }
-
-/// The name of a policy beside a dataset of the same namespace.
-pub type PolicyName = ObjectName;
 
 #[cfg(test)]
 mod tests {

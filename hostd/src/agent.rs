@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dejima_crds::bounded::{Label, Uid};
+use dejima_crds::bounded::{Digest, Label, Uid};
 use dejima_crds::condition::seconds;
 use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IsolationProof, ProjectPlan};
 use dejima_crds::{Host, HostPlan, names};
@@ -95,6 +95,7 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
         tracing::warn!(error = %chain(&error), "what an earlier life left in the scratch space stays");
     }
     tasks.spawn(signs_of_life(agent.clone()));
+    tasks.spawn(introduce(agent.clone()));
     // Until the plans are known nothing is begun: what runs goes on.
     while tokio::time::timeout(Duration::from_secs(10), store.wait_until_ready())
         .await
@@ -236,14 +237,7 @@ pub(crate) fn attached(kept: &Kept, uid: &Uid) -> BTreeMap<Label, BTreeSet<Label
 async fn signs_of_life(agent: Agent) {
     let namespace = names::host_namespace(&agent.host);
     let leases: Api<Lease> = Api::namespaced(agent.client.clone(), namespace.as_str());
-    let mut said = false;
     loop {
-        if !said {
-            match say_what_it_is(&agent).await {
-                Ok(()) => said = true,
-                Err(error) => tracing::warn!(error = %error, "cannot say what this host is yet"),
-            }
-        }
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "hostd"},
@@ -261,8 +255,30 @@ async fn signs_of_life(agent: Agent) {
     }
 }
 
+/// Says what this host is, has, and finds in the image store, whenever that is news. Apart from the signs of life: a large
+/// store takes long to read.
+async fn introduce(agent: Agent) {
+    let mut said = None;
+    loop {
+        let news = async {
+            let images = agent.drivers.machines.images().await?;
+            if said.as_ref() != Some(&images) {
+                say_what_it_is(&agent, &images).await?;
+            }
+            Ok::<_, Error>(images)
+        };
+        match news.await {
+            Ok(images) => said = Some(images),
+            Err(error) => tracing::warn!(error = %chain(&error), "cannot say what this host is and finds"),
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
 /// Writes what this host is and has, where it changed.
-async fn say_what_it_is(agent: &Agent) -> Result<(), Error> {
+async fn say_what_it_is(agent: &Agent, images: &BTreeSet<Digest>) -> Result<(), Error> {
+    // As many as the schema takes.
+    let images: Vec<&Digest> = images.iter().take(256).collect();
     let hosts: Api<Host> = Api::all(agent.client.clone());
     let (capacity, engine) = agent.drivers.machines.capacity().await?;
     let host = hosts.get(&agent.host).await.map_err(api_error("read this host"))?;
@@ -271,10 +287,11 @@ async fn say_what_it_is(agent: &Agent) -> Result<(), Error> {
     if status.machine_id.as_ref() == Some(&machine_id)
         && status.capacity.as_ref() == Some(&capacity)
         && status.engine.as_ref() == Some(&engine)
+        && status.images.iter().eq(images.iter().copied())
     {
         return Ok(());
     }
-    let change = json!({"status": {"machineId": machine_id, "capacity": capacity, "engine": engine}});
+    let change = json!({"status": {"machineId": machine_id, "capacity": capacity, "engine": engine, "images": images}});
     through(agent.drivers.gate.as_ref(), Effect::new("host", "say"), async {
         let written = hosts
             .patch_status(&agent.host, &PatchParams::default(), &Patch::Merge(&change))

@@ -3,11 +3,12 @@
 //! Every verb can be repeated: it looks, and does what is missing. `observe` says what is there, and where it cannot
 //! tell it says so.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use dejima_crds::act::Act;
-use dejima_crds::bounded::{KeyName, Label, Uid, WrappedKey};
+use dejima_crds::bounded::{Digest, KeyName, Label, Uid, WrappedKey};
 use dejima_crds::grant::ProjectRef;
 use dejima_crds::host::{Capacity, Engine};
 use dejima_crds::host_plan::{DomainPlan, ProjectPlan, Segment, ShardPlan, VolumePlan};
@@ -139,6 +140,8 @@ pub trait Network: Send + Sync {
 pub trait Machines: Send + Sync {
     /// What runs them, and what the host can take.
     async fn capacity(&self) -> Result<(Capacity, Engine), Error>;
+    /// The digests of what machines could boot here: what lies below `images` in the image store.
+    async fn images(&self) -> Result<BTreeSet<Digest>, Error>;
     /// The machines of a project.
     async fn observe(&self, project: &Uid) -> Seen<Vec<DomainSeen>>;
     /// Defines a machine of a plan.

@@ -1,5 +1,6 @@
 //! What a host fetches from the image store: checked against its digest as it comes, whole or not there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Mutex;
 
 use dejima_plan::sweep::Thing;
 
@@ -19,12 +21,16 @@ use crate::seal::store_path;
 /// How a file ends that was never whole.
 pub(crate) const PART: &str = ".part";
 const FOLDERS: [&str; 2] = ["shards", "images"];
+/// A file of the store that was read: its size and time, and its digest.
+type Known = ((u64, String), Digest);
 
 /// Fetched files on this host: encrypted shards, and what machines boot.
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
     store: Arc<dyn ObjectStore>,
+    // What was read of the store's images, so that it need not be read again.
+    read: Arc<Mutex<BTreeMap<StorePath, Known>>>,
 }
 
 impl Cache {
@@ -37,6 +43,7 @@ impl Cache {
         Ok(Self {
             dir: dir.to_owned(),
             store,
+            read: Arc::default(),
         })
     }
 
@@ -114,6 +121,41 @@ impl Cache {
         self.file(&StorePath::from(source.as_str()), digest, path, source.as_str()).await
     }
 
+    /// The digests of what lies below `images` in the store. A file is read again only where it is another one than before.
+    pub async fn offered(&self) -> Result<BTreeSet<Digest>, Error> {
+        let lost = |cause: object_store::Error| Error::driver("look for images", "in the image store", cause);
+        let mut found = BTreeMap::new();
+        let mut listed = self.store.list(Some(&StorePath::from("images")));
+        while let Some(file) = listed.next().await {
+            let file = file.map_err(lost)?;
+            let is = (file.size, file.last_modified.to_string());
+            let known = self
+                .read
+                .lock()
+                .await
+                .get(&file.location)
+                .filter(|(known, _)| *known == is)
+                .cloned();
+            let known = match known {
+                Some(known) => known,
+                None => (is, self.digest_of(&file.location).await.map_err(lost)?),
+            };
+            found.insert(file.location, known);
+        }
+        let digests = found.values().map(|(_, digest)| digest.clone()).collect();
+        *self.read.lock().await = found;
+        Ok(digests)
+    }
+
+    async fn digest_of(&self, path: &StorePath) -> Result<Digest, object_store::Error> {
+        let mut stream = self.store.get(path).await?.into_stream();
+        let mut sum = Sha256::new();
+        while let Some(piece) = stream.next().await {
+            sum.update(&piece?);
+        }
+        Ok(Digest::from(format!("sha256:{}", hex::encode(sum.finalize()))))
+    }
+
     async fn file(&self, from: &StorePath, digest: &Digest, path: PathBuf, what: &str) -> Result<PathBuf, Error> {
         let failed = |cause: std::io::Error| Error::driver("fetch", what.to_owned(), cause);
         let lost = |cause: object_store::Error| Error::driver("fetch", what.to_owned(), cause);
@@ -180,6 +222,12 @@ mod tests {
         assert!(error.to_string().contains("images/flipped"), "{error}");
         assert!(cache.image(&"images/none".into(), &digest).await.is_err());
         assert!(!path.exists(), "nothing of it is kept");
+        // What the store offers is known by its bytes.
+        let flipped = dejima_crds::digest::of_bytes(b"a kernfl");
+        assert_eq!(cache.offered().await.unwrap(), BTreeSet::from([digest.clone(), flipped.clone()]));
+        put("images/flipped", b"a kernel").await;
+        put("shards/other", b"a shard").await;
+        assert_eq!(cache.offered().await.unwrap(), BTreeSet::from([digest]));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dejima_crds::condition::seconds;
 use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IntakePlan, Item, ItemState};
 use dejima_plan::effect::{Effect, through};
 use dejima_plan::manifest::{ShardFiles, shards};
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::driver::{Drivers, Error};
 use crate::scan::Source;
-use crate::seal::{Intake, seal};
+use crate::seal::{Intake, remove, seal};
 
 /// The source of a plan, open, and its shards as they are now.
 async fn read(intake: &Intake, plan: &IntakePlan) -> Result<(Arc<Source>, Vec<ShardFiles>, dejima_crds::host_plan::Scanned), Error> {
@@ -40,6 +41,7 @@ pub async fn look(
         ..before.clone()
     };
     let result = match intake {
+        Some(intake) if spec.ends => end(drivers, intake, plan, &mut status, now).await,
         None => Err(Error::Missing("this host has no intake: it was started without one".to_owned())),
         Some(_) if held => Err(Error::Missing("a host that is held by a project seals nothing".to_owned())),
         Some(intake) => carry_out(drivers, intake, plan, &mut status).await,
@@ -62,13 +64,32 @@ pub async fn look(
         reason: error.as_ref().map(|error| error.reason().into()),
         message,
         wrapped_key: None,
-        since: since.unwrap_or_else(|| dejima_crds::condition::seconds(now)),
+        since: since.unwrap_or_else(|| seconds(now)),
     }];
     (status, error)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Takes everything of a dataset out of the image store, what was sealed and never reported as well. Its keys are gone: what a
+/// copy of it is worth, wherever it lies, is nothing.
+async fn end(drivers: &Drivers, intake: &Intake, plan: &IntakePlan, status: &mut HostPlanStatus, now: Timestamp) -> Result<bool, Error> {
+    let gate = drivers.gate.as_ref();
+    // Whatever a life that was cut short left is plain.
+    through(gate, Effect::new("seal", "clear"), crate::seal::clear(&intake.scratch)).await?;
+    if status.closed_at.is_none() {
+        status.closed_at = Some(seconds(now));
+    }
+    let sealed = status.sealed.iter().map(|shard| &shard.stored_digest);
+    for stored in plan.known.iter().map(|known| &known.stored_digest).chain(sealed) {
+        through(gate, Effect::new("seal/shard", "remove"), remove(intake, stored)).await?;
+    }
+    if status.swept_at.is_none() {
+        status.swept_at = Some(seconds(now));
+    }
+    Ok(true)
 }
 
 /// Reads, where that was not done yet; seals what has a key and is not sealed. Whether all of it is sealed.

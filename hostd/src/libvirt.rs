@@ -374,6 +374,10 @@ impl Machines for Libvirt {
         Ok((capacity, Engine { kind, versions }))
     }
 
+    async fn images(&self) -> Result<BTreeSet<Digest>, Error> {
+        self.cache.offered().await
+    }
+
     async fn observe(&self, project: &Uid) -> Seen<Vec<DomainSeen>> {
         let Ok(all) = self.all().await else {
             // libvirt does not answer. What was started and is gone beyond doubt is off; anything else nobody can tell.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dejima_crds::bounded::{Label, Uid, WrappedKey};
+use dejima_crds::bounded::{Digest, Label, Uid, WrappedKey};
 use dejima_crds::host::{Capacity, Engine, EngineKind};
 use dejima_crds::host_plan::{DomainPlan, ProjectPlan, Segment, ShardPlan, VolumePlan};
 use dejima_plan::Seen;
@@ -301,6 +301,11 @@ impl Machines for Memory {
                 versions: BTreeMap::new(),
             },
         ))
+    }
+
+    async fn images(&self) -> Result<BTreeSet<Digest>, Error> {
+        // It runs nothing, and needs nothing to boot.
+        Ok(BTreeSet::new())
     }
 
     async fn observe(&self, project: &Uid) -> Seen<Vec<DomainSeen>> {

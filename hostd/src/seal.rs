@@ -14,9 +14,9 @@ use dejima_crds::bounded::{Digest, KeyName, WrappedKey};
 use dejima_crds::dataset::Shard;
 use dejima_crds::names;
 use dejima_plan::manifest::ShardFiles;
-use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::driver::{Error, PlainKey};
@@ -147,6 +147,15 @@ pub async fn seal(
     let sealed = work.await;
     let cleared = clear(&home).await;
     sealed.and_then(|sealed| cleared.map(|()| sealed))
+}
+
+/// Takes an encrypted shard out of the image store; one that is not there is as good.
+pub async fn remove(intake: &Intake, stored: &Digest) -> Result<(), Error> {
+    let path = store_path(stored);
+    match intake.store.delete(&path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(cause) => Err(Error::driver("take out of the image store", path.to_string(), cause)),
+    }
 }
 
 /// Removes a directory of the scratch space, or all of it: what a life that was cut short has left is plain.

@@ -2,11 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "test code stops where it cannot go on")]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dejima_crds::act::{Act, Phase};
-use dejima_crds::bounded::{KeyName, Label, Uid, WrappedKey};
+use dejima_crds::bounded::{Digest, KeyName, Label, Uid, WrappedKey};
 use dejima_crds::host::{Capacity, Engine, EngineKind};
 use dejima_crds::host_plan::{DomainPlan, HostPlanSpec, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_hostd::agent::observe;
@@ -42,6 +43,9 @@ impl Late {
 impl Machines for Late {
     async fn capacity(&self) -> Result<(Capacity, Engine), Error> {
         self.inner.capacity().await
+    }
+    async fn images(&self) -> Result<BTreeSet<Digest>, Error> {
+        self.inner.images().await
     }
     async fn observe(&self, project: &Uid) -> Seen<Vec<DomainSeen>> {
         Machines::observe(&self.inner, project).await

@@ -4,13 +4,14 @@ use dejima_crds::names;
 use dejima_plan::effect::{Effect, through};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::Context;
-use crate::pass::{Error, failed};
+use crate::pass::{Error, Pass, failed};
 use crate::seen::Memory;
 
 /// The namespace of the platform's own objects.
@@ -66,6 +67,24 @@ where
         written.map_err(failed("write", &name))
     })
     .await
+}
+
+/// Puts our finalizer on an object, or takes it off.
+pub async fn finalize<K>(context: &Context, pass: &Pass<'_>, object: &K, put_on: bool) -> Result<K, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let others = object
+        .finalizers()
+        .iter()
+        .filter(|finalizer| *finalizer != names::FINALIZER)
+        .cloned();
+    let finalizers: Vec<String> = others.chain(put_on.then(|| names::FINALIZER.to_owned())).collect();
+    let api = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let verb = if put_on { "finalize" } else { "unfinalize" };
+    let written = patch(context, &api, object, json!({"metadata": {"finalizers": finalizers}}), false, verb).await?;
+    pass.watched.wrote(&written);
+    Ok(written)
 }
 
 /// Replaces the status of an object whole, if the object is still the one that was planned from.

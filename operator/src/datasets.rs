@@ -1,16 +1,23 @@
 //! Datasets: how far each has come, and the orders to seal.
 
-use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, set};
+use std::collections::BTreeMap;
+
+use dejima_crds::act::{Act, Kind, Outcome, Phase};
+use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, date, set};
 use dejima_crds::dataset::Latest;
 use dejima_crds::names::{self, PlanKind};
-use dejima_crds::{Dataset, DatasetStatus, Host, HostPlan};
-use dejima_plan::dataset::{Next, Step, next};
+use dejima_crds::{Dataset, DatasetStatus, Host, HostPlan, receipt};
+use dejima_plan::dataset::{Inputs, Next, Step, next};
+use dejima_plan::effect::{Effect, through};
+use dejima_plan::problems;
 use dejima_policy::{facts, standing};
+use jiff::Timestamp;
 use kube::{Api, Resource as _, ResourceExt as _};
 
+use crate::apply::finalize;
 use crate::opened::open;
 use crate::pass::{Error, Pass};
-use crate::{Context, apply, events};
+use crate::{Context, apply, events, projects, receipts};
 
 /// The attestations of a namespace.
 pub fn attestations(pass: &Pass<'_>, namespace: Option<&str>) -> Vec<dejima_crds::Attestation> {
@@ -48,24 +55,99 @@ async fn one(context: &Context, pass: &mut Pass<'_>, dataset: &Dataset) -> Resul
         return Ok(());
     }
     let hosts: Vec<&Host> = hosts.iter().map(AsRef::as_ref).collect();
-    let Next { steps, sealed, problem } = next(dataset, &hosts, &plans, pass.now);
+    let deleted = dataset.metadata.deletion_timestamp.as_ref();
+    let Next {
+        steps,
+        sealed,
+        problem,
+        end,
+        again,
+    } = next(&Inputs {
+        dataset,
+        hosts: &hosts,
+        plans: &plans,
+        held_until: deleted.map(|at| context.site.held_until(at.0)),
+        horizon: &context.site.key_backup_horizon,
+        now: pass.now,
+    });
+    pass.look_again(again);
     let mut status = dataset.status.clone().unwrap_or_default();
     if let Some((version, shards)) = sealed {
         status.shards.retain(|known| !shards.iter().any(|shard| shard.id == known.id));
         status.shards.extend(shards);
         status.versions.push(version);
     }
-    for step in steps {
-        carry_out(context, pass, dataset, &plans, step).await?;
+    if let Some(end) = end {
+        set(&mut status.conditions, end, pass.now);
     }
-    say(context, pass, dataset, status, problem).await
+    let mut current = dataset.clone();
+    for step in steps {
+        if let Step::Receipt(receipt) = &step {
+            status.receipt = Some(receipt.id.as_str().into());
+        }
+        if matches!(step, Step::Forget { .. } | Step::Unfinalize) && deleted.is_some() {
+            // What was done is said before the object may go, and before the plan goes that it was read from.
+            current = say(context, pass, current, &status, problem.as_ref()).await?;
+        }
+        let destroys = matches!(step, Step::DestroyKeys { .. });
+        let gone = step == Step::Unfinalize;
+        current = carry_out(context, pass, current, &plans, step).await?;
+        if gone {
+            return Ok(());
+        }
+        if destroys {
+            // The receipt says when: not before it was so.
+            date(&mut status.conditions, ConditionKind::Destroyed, Timestamp::now());
+        }
+    }
+    say(context, pass, current, &status, problem.as_ref()).await.map(drop)
 }
 
-async fn carry_out(context: &Context, pass: &mut Pass<'_>, dataset: &Dataset, plans: &[&HostPlan], step: Step) -> Result<(), Error> {
+fn act(dataset: &Dataset, phase: Phase) -> Act {
+    let (namespace, name) = (dataset.namespace().unwrap_or_default(), dataset.name_any());
+    let receipt = dataset.status.as_ref().and_then(|status| status.receipt.as_ref());
+    let ended = phase == Phase::Ended;
+    Act {
+        activity: format!("destroy/{}", dataset.uid().unwrap_or_default()),
+        phase,
+        kind: Kind::Destroy,
+        project: None,
+        host: None,
+        used: vec![format!("dataset/{namespace}/{name}")],
+        generated: receipt
+            .filter(|_| ended)
+            .map(|id| receipt::entity(&id.as_str().into()))
+            .into_iter()
+            .collect(),
+        outcome: ended.then_some(Outcome::Done),
+        facts: BTreeMap::new(),
+    }
+}
+
+/// Carries one step out; the dataset as it is after it.
+async fn carry_out(context: &Context, pass: &mut Pass<'_>, dataset: Dataset, plans: &[&HostPlan], step: Step) -> Result<Dataset, Error> {
     let uid = dataset.uid().unwrap_or_default();
     match step {
-        Step::OpenKeys { host, keys } => open(context, pass, &host, &uid, Some(keys.clone()), &keys).await,
-        Step::CloseKeys { host } => open(context, pass, &host, &uid, None, &[]).await,
+        Step::Finalize => return finalize(context, pass, &dataset, true).await,
+        Step::Unfinalize => {
+            if dataset.status.as_ref().is_some_and(|status| status.receipt.is_some()) {
+                projects::record(context, &act(&dataset, Phase::Ended)).await?;
+            }
+            pass.issued.remove(names::receipt_id(&uid.as_str().into()).as_str());
+            return finalize(context, pass, &dataset, false).await;
+        }
+        Step::OpenKeys { host, keys } => open(context, pass, &host, &uid, Some(keys.clone()), &keys).await?,
+        Step::CloseKeys { host } => open(context, pass, &host, &uid, None, &[]).await?,
+        Step::DestroyKeys { keys } => {
+            // Taking access away never waits for the ledger: what could not be recorded is recorded with the next try.
+            let begun = projects::record(context, &act(&dataset, Phase::Begun)).await;
+            for key in keys {
+                let effect = Effect::new("key/shard", "destroy");
+                through(context.gate.as_ref(), effect, context.keys.destroy(&key)).await?;
+            }
+            begun?;
+        }
+        Step::Receipt(receipt) => receipts::issue(context, pass, *receipt).await?,
         Step::Write { host, spec, from } => {
             let namespace = names::host_namespace(host.as_str());
             let api: Api<HostPlan> = Api::namespaced(context.client.clone(), namespace.as_str());
@@ -78,7 +160,6 @@ async fn carry_out(context: &Context, pass: &mut Pass<'_>, dataset: &Dataset, pl
                 pass.watched.wrote(&made);
                 pass.watched.made(&made);
             }
-            Ok(())
         }
         Step::Forget { host } => {
             let namespace = names::host_namespace(host.as_str());
@@ -86,30 +167,31 @@ async fn carry_out(context: &Context, pass: &mut Pass<'_>, dataset: &Dataset, pl
             for plan in plans.iter().filter(|plan| plan.namespace().as_deref() == Some(namespace.as_str())) {
                 apply::delete(context, &api, *plan).await?;
             }
-            Ok(())
         }
     }
+    Ok(dataset)
 }
 
 /// Writes the status, where it changed. Nothing is judged while admission is missing, but what was sealed is kept.
 async fn say(
     context: &Context,
     pass: &mut Pass<'_>,
-    dataset: &Dataset,
-    status: DatasetStatus,
-    problem: Option<(&'static str, String)>,
-) -> Result<(), Error> {
+    dataset: Dataset,
+    status: &DatasetStatus,
+    problem: Option<&(&'static str, String)>,
+) -> Result<Dataset, Error> {
     let mut wanted = Dataset {
-        status: Some(status),
+        status: Some(status.clone()),
         ..dataset.clone()
     };
     let observed_generation = dataset.metadata.generation.unwrap_or(0);
     let facts = facts::dataset(&wanted, &attestations(pass, dataset.namespace().as_deref()));
     let status = wanted.status.get_or_insert_default();
+    set(&mut status.conditions, admitted(&dataset), pass.now);
     if pass.admission.is_empty() {
         for mut said in standing(&facts, pass.now, &context.site.time_zone()) {
-            if let (ConditionKind::Ingested, Some((reason, message))) = (said.kind, &problem) {
-                (said.status, said.reason, said.message) = (Truth::False, reason, message.chars().take(4000).collect());
+            if let (ConditionKind::Ingested, Some((reason, message))) = (said.kind, problem) {
+                (said.status, said.reason, said.message) = (Truth::False, *reason, message.chars().take(4000).collect());
             }
             let draft = ConditionDraft {
                 kind: said.kind,
@@ -130,11 +212,29 @@ async fn say(
         short_digest: version.digest.short(12).into(),
     });
     if wanted.status == dataset.status {
-        return Ok(());
+        return Ok(dataset);
     }
     let api: Api<Dataset> = Api::namespaced(context.client.clone(), &dataset.namespace().unwrap_or_default());
-    pass.watched.wrote(&apply::replace_status(context, &api, &wanted).await?);
+    let written = apply::replace_status(context, &api, &wanted).await?;
+    pass.watched.wrote(&written);
     let conditions = |dataset: &Dataset| dataset.status.clone().unwrap_or_default().conditions;
-    events::announce(context, dataset, &conditions(dataset), &conditions(&wanted)).await;
-    Ok(())
+    events::announce(context, &dataset, &conditions(&dataset), &conditions(&wanted)).await;
+    Ok(written)
+}
+
+/// Whether everything that it asks for is built: what is not is named, every field of it.
+fn admitted(dataset: &Dataset) -> ConditionDraft {
+    let not_built = problems::of_dataset(&dataset.spec);
+    let (status, reason, message) = if not_built.is_empty() {
+        (Truth::True, "Admitted", "it can be carried out as it stands".to_owned())
+    } else {
+        (Truth::False, "NotYetBuilt", not_built.join("; "))
+    };
+    ConditionDraft {
+        kind: ConditionKind::Admitted,
+        status,
+        reason: reason.to_owned(),
+        message,
+        observed_generation: dataset.metadata.generation.unwrap_or(0),
+    }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::seen::Memory;
 use crate::watched::Watched;
-use crate::{Context, admission, apply, datasets, grants, hosts, projects, receipts, seen};
+use crate::{Context, admission, apply, datasets, grants, hosts, images, models, policies, projects, receipts, seen};
 
 /// What can go wrong in a pass: said once, and the rest of the pass goes on.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +191,9 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<()
                 pass.note("what people wrote", error);
             }
         }
+        images::pass(&context, &mut pass).await;
+        models::pass(&context, &mut pass).await;
+        policies::pass(&context, &mut pass).await;
         datasets::pass(&context, &mut pass).await;
         grants::pass(&context, &mut pass).await;
         projects::pass(&context, &mut pass).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
 use dejima_crds::bounded::{KeyName, Label, ObjectName, Ref};
-use dejima_crds::condition::{ConditionKind, seconds};
+use dejima_crds::condition::{ConditionKind, date};
 use dejima_crds::dataset::reference;
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::project::DatasetWish;
@@ -291,20 +291,13 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
         current = carry_out(context, pass, current, &plans, step).await?;
         if destroys {
             // The receipt says when: not before it was so.
-            date(&mut status, ConditionKind::KeysReady, Timestamp::now());
+            date(&mut status.conditions, ConditionKind::KeysReady, Timestamp::now());
         }
     }
     if !gone {
         say(context, pass, current, &status).await?;
     }
     Ok(())
-}
-
-/// Dates a condition.
-fn date(status: &mut dejima_crds::IsolatedProjectStatus, kind: ConditionKind, at: Timestamp) {
-    for condition in status.conditions.iter_mut().filter(|condition| condition.kind == kind) {
-        condition.last_transition_time = seconds(at);
-    }
 }
 
 /// The egress that the request names on which the permission of a dataset rests, or would rest.
@@ -367,7 +360,7 @@ fn act(project: &IsolatedProject, kind: Kind, phase: Phase, host: Option<&Object
     }
 }
 
-async fn record(context: &Context, act: &Act) -> Result<(), Error> {
+pub(crate) async fn record(context: &Context, act: &Act) -> Result<(), Error> {
     let verb = match act.phase {
         Phase::Begun => "begin",
         Phase::Ended => "end",
@@ -384,38 +377,18 @@ async fn carry_out(
     plans: &[HostPlan],
     step: Step,
 ) -> Result<IsolatedProject, Error> {
-    let own: Api<IsolatedProject> = Api::namespaced(context.client.clone(), &project.namespace().unwrap_or_default());
     let uid = project.uid().unwrap_or_default();
     match step {
         Step::Finalize | Step::Unfinalize => {
             let put_on = step == Step::Finalize;
-            let mut finalizers: Vec<String> = project
-                .finalizers()
-                .iter()
-                .filter(|finalizer| *finalizer != names::FINALIZER)
-                .cloned()
-                .collect();
-            if put_on {
-                finalizers.push(names::FINALIZER.to_owned());
-            } else {
+            if !put_on {
                 let mut end = act(&project, Kind::Delete, Phase::Ended, None);
                 let receipt = project.status.as_ref().and_then(|status| status.receipt.as_ref());
                 end.generated = receipt.map(|id| receipt::entity(&id.as_str().into())).into_iter().collect();
                 record(context, &end).await?;
                 pass.issued.remove(names::receipt_id(&uid.as_str().into()).as_str());
             }
-            let verb = if put_on { "finalize" } else { "unfinalize" };
-            let written = apply::patch(
-                context,
-                &own,
-                &project,
-                json!({"metadata": {"finalizers": finalizers}}),
-                false,
-                verb,
-            )
-            .await?;
-            pass.watched.wrote(&written);
-            return Ok(written);
+            return apply::finalize(context, pass, &project, put_on).await;
         }
         Step::Hold { host, hold } => {
             let api: Api<Host> = Api::all(context.client.clone());

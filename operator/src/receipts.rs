@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dejima_crds::digest;
-use dejima_crds::receipt::{DOCUMENT, PROJECT_LABEL, PUBLIC_KEYS, Receipt, STATE_LABEL, Signed, State};
+use dejima_crds::receipt::{DATASET_LABEL, DOCUMENT, PROJECT_LABEL, PUBLIC_KEYS, Receipt, STATE_LABEL, Signed, State};
 use dejima_plan::effect::{Effect, through};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
@@ -39,9 +39,12 @@ pub(crate) async fn issue(context: &Context, pass: &mut Pass<'_>, receipt: Recei
     Ok(())
 }
 
-/// Lays a receipt down beside its project. It is a copy: where nothing can be laid down, the ledger has it, and nothing waits.
+/// Lays a receipt down beside what it is about. It is a copy: where nothing can be laid down, the ledger has it, and nothing waits.
 async fn keep(context: &Context, pass: &Pass<'_>, signed: &Signed) -> Result<(), Error> {
-    let of = &signed.receipt.project;
+    // INVARIANT: the plan makes receipts of one project or one dataset; one of nothing lies beside nothing.
+    let (Some(of), Some(name)) = (signed.receipt.about(), signed.receipt.object_name()) else {
+        return Ok(());
+    };
     let spaces = pass.watched.namespaces.state();
     let stands = |space: &k8s_openapi::api::core::v1::Namespace| space.metadata.deletion_timestamp.is_none();
     if !spaces
@@ -50,13 +53,14 @@ async fn keep(context: &Context, pass: &Pass<'_>, signed: &Signed) -> Result<(),
     {
         return Ok(());
     }
+    let label = if of.is_dataset { DATASET_LABEL } else { PROJECT_LABEL };
     let labels = BTreeMap::from([
         (STATE_LABEL.to_owned(), signed.receipt.state.word().to_owned()),
-        (PROJECT_LABEL.to_owned(), of.uid.to_string()),
+        (label.to_owned(), of.uid.to_string()),
     ]);
     let wanted = ConfigMap {
         metadata: ObjectMeta {
-            name: Some(signed.receipt.object_name().to_string()),
+            name: Some(name.to_string()),
             labels: Some(labels),
             ..ObjectMeta::default()
         },
@@ -67,7 +71,7 @@ async fn keep(context: &Context, pass: &Pass<'_>, signed: &Signed) -> Result<(),
     match apply::config_map(context, of.namespace.as_str(), &wanted, &effect, "apply").await {
         // The namespace goes away, its quota is used up, or somebody made such a ConfigMap unchangeable.
         Err(Error::Api { cause, .. }) if matches!(cause.as_ref(), kube::Error::Api(status) if [403, 404, 422].contains(&status.code)) => {
-            tracing::warn!(project = %of, error = %cause, "the receipt stands in the ledger alone");
+            tracing::warn!(%of, error = %cause, "the receipt stands in the ledger alone");
             Ok(())
         }
         other => other,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dejima_crds::bounded::Period;
-use jiff::Span;
 use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
 use serde::Deserialize;
 
 /// The site.
@@ -23,6 +23,8 @@ pub struct Site {
     pub resync_seconds: u64,
     /// How long a back-up of the key server may still hold a key that was destroyed (ISO 8601): receipts say it.
     pub key_backup_horizon: Period,
+    /// How long what was deleted is held before its keys are destroyed (ISO 8601).
+    pub retention: Period,
 }
 
 impl Default for Site {
@@ -34,6 +36,7 @@ impl Default for Site {
             retry_max_ms: 30_000,
             resync_seconds: 60,
             key_backup_horizon: Period::from("P0D"),
+            retention: Period::from("P30D"),
         }
     }
 }
@@ -47,10 +50,19 @@ impl Site {
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), String> {
         TimeZone::get(&self.zone).map_err(|error| format!("site.zone: {error}"))?;
-        let horizon: Result<Span, _> = self.key_backup_horizon.as_str().parse();
-        horizon
-            .map(drop)
-            .map_err(|_| format!("site.keyBackupHorizon: `{}` is no duration such as P30D", self.key_backup_horizon))
+        for (name, period) in [("keyBackupHorizon", &self.key_backup_horizon), ("retention", &self.retention)] {
+            let read: Result<Span, _> = period.as_str().parse();
+            read.map_err(|_| format!("site.{name}: `{period}` is no duration such as P30D"))?;
+        }
+        Ok(())
+    }
+
+    /// Until when something is held that was deleted at this time.
+    pub fn held_until(&self, deleted: Timestamp) -> Timestamp {
+        // INVARIANT: `check` has read it at the start; what lies beyond time itself is held for ever.
+        let span: Span = self.retention.as_str().parse().unwrap_or_else(|_| Span::new().days(30));
+        let end = deleted.to_zoned(self.time_zone()).checked_add(span);
+        end.map_or(Timestamp::MAX, |end| end.timestamp())
     }
 
     /// The pause after the n-th failure in a row.
@@ -72,5 +84,12 @@ mod tests {
         };
         assert!(site("P30D").check().is_ok() && Site::default().check().is_ok());
         assert!(site("a month").check().unwrap_err().contains("P30D"));
+        let deleted = "2026-11-24T00:00:00Z".parse().unwrap();
+        assert_eq!(Site::default().held_until(deleted), "2026-12-24T00:00:00Z".parse().unwrap());
+        let short = Site {
+            retention: "PT3S".into(),
+            ..Site::default()
+        };
+        assert_eq!(short.held_until(deleted), "2026-11-24T00:00:03Z".parse().unwrap());
     }
 }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dejima_crds::{AccessGrant, Attestation, Dataset, Host, HostPlan, IsolatedProject, MachineImage, UsagePolicy};
+use dejima_crds::{AccessGrant, Attestation, Dataset, Host, HostPlan, IsolatedProject, MachineImage, Model, UsagePolicy};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -31,6 +31,8 @@ pub struct Watched {
     pub grants: Store<AccessGrant>,
     /// Attestations.
     pub attestations: Store<Attestation>,
+    /// Models.
+    pub models: Store<Model>,
     /// Images.
     pub images: Store<MachineImage>,
     /// Hosts.
@@ -82,6 +84,7 @@ impl Watched {
             policies: follow(client, tasks, &changed),
             grants: follow(client, tasks, &changed),
             attestations: follow(client, tasks, &changed),
+            models: follow(client, tasks, &changed),
             images: follow(client, tasks, &changed),
             hosts: follow(client, tasks, &changed),
             plans: follow(client, tasks, &changed),
@@ -106,6 +109,7 @@ impl Watched {
             policies,
             grants,
             attestations,
+            models,
             images,
             hosts,
             plans,

@@ -1,18 +1,50 @@
 //! One dataset: when its source must be sealed, which keys that takes, and what is sealed when it is done.
 
-use dejima_crds::bounded::{KeyName, ObjectName, ShardId};
-use dejima_crds::condition::seconds;
+use dejima_crds::bounded::{KeyName, ObjectName, Period, ShardId};
+use dejima_crds::condition::{ConditionDraft, seconds};
 use dejima_crds::dataset::{DatasetStatus, Shard, Version};
 use dejima_crds::host::HostRole;
 use dejima_crds::host_plan::{DatasetIdentity, HostPlanSpec, IntakePlan, KnownShard, ShardKey};
+use dejima_crds::receipt::Receipt;
 use dejima_crds::{Dataset, Host, HostPlan, names};
 use jiff::Timestamp;
 
+use crate::problems;
 use crate::project::host_of;
+
+mod ending;
+
+/// Everything that a dataset's next steps depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The object.
+    pub dataset: &'a Dataset,
+    /// The hosts.
+    pub hosts: &'a [&'a Host],
+    /// Its host plans.
+    pub plans: &'a [&'a HostPlan],
+    /// Of one that was deleted: until when it is held before its keys are destroyed.
+    pub held_until: Option<Timestamp>,
+    /// How long a back-up of the key server may still hold a destroyed key.
+    pub horizon: &'a Period,
+    /// Now.
+    pub now: Timestamp,
+}
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// Our finalizer is put on: before anything is made that must be destroyed one day.
+    Finalize,
+    /// Keys of shards are destroyed: every copy of theirs is noise.
+    DestroyKeys {
+        /// The keys.
+        keys: Vec<KeyName>,
+    },
+    /// The receipt says this. A statement: it comes with every pass until the end.
+    Receipt(Box<Receipt>),
+    /// Our finalizer is taken off.
+    Unfinalize,
     /// Keys of new shards are made, and opened to the intake host.
     OpenKeys {
         /// Which host.
@@ -50,6 +82,10 @@ pub struct Next {
     pub sealed: Option<(Version, Vec<Shard>)>,
     /// Why nothing can be sealed.
     pub problem: Option<(&'static str, String)>,
+    /// Of one that was deleted: how far its end is.
+    pub end: Option<ConditionDraft>,
+    /// When to look again although nothing happened.
+    pub again: Option<Timestamp>,
 }
 
 fn nothing(problem: Option<(&'static str, String)>) -> Next {
@@ -57,6 +93,22 @@ fn nothing(problem: Option<(&'static str, String)>) -> Next {
         steps: Vec::new(),
         sealed: None,
         problem,
+        end: None,
+        again: None,
+    }
+}
+
+pub(crate) fn is_finalized(dataset: &Dataset) -> bool {
+    let finalizers = dataset.metadata.finalizers.iter().flatten();
+    finalizers.into_iter().any(|finalizer| finalizer == names::FINALIZER)
+}
+
+fn identity(dataset: &Dataset) -> DatasetIdentity {
+    let meta = &dataset.metadata;
+    DatasetIdentity {
+        namespace: meta.namespace.clone().unwrap_or_default().as_str().into(),
+        name: ObjectName::from(meta.name.clone().unwrap_or_default()),
+        uid: meta.uid.clone().unwrap_or_default().as_str().into(),
     }
 }
 
@@ -74,26 +126,35 @@ fn known(status: &DatasetStatus) -> Vec<KnownShard> {
 }
 
 /// What to do for a dataset now.
-pub fn next(dataset: &Dataset, hosts: &[&Host], plans: &[&HostPlan], now: Timestamp) -> Next {
+pub fn next(inputs: &Inputs<'_>) -> Next {
+    let Inputs {
+        dataset,
+        hosts,
+        plans,
+        now,
+        held_until: _,
+        horizon: _,
+    } = *inputs;
     let (spec, meta) = (&dataset.spec, &dataset.metadata);
+    if meta.deletion_timestamp.is_some() {
+        return ending::next(inputs);
+    }
     let status = dataset.status.clone().unwrap_or_default();
     let plan = plans.iter().find(|plan| plan.spec.intake.is_some());
+    let mut steps: Vec<Step> = (!is_finalized(dataset)).then_some(Step::Finalize).into_iter().collect();
     let done = status.versions.iter().any(|version| version.version >= spec.revision);
-    if done || meta.deletion_timestamp.is_some() {
-        let forget = plan
-            .and_then(|plan| host_of(plan))
-            .map(|host| vec![Step::CloseKeys { host: host.clone() }, Step::Forget { host }]);
-        return Next {
-            steps: forget.unwrap_or_default(),
-            sealed: None,
-            problem: None,
-        };
+    if done {
+        let forget = plan.and_then(|plan| host_of(plan));
+        steps.extend(
+            forget
+                .into_iter()
+                .flat_map(|host| [Step::CloseKeys { host: host.clone() }, Step::Forget { host }]),
+        );
+        return Next { steps, ..nothing(None) };
     }
-    if let Some(field) = spec.source.not_built() {
-        return nothing(Some(("NotYetBuilt", format!("{field} is not built yet: use source.directory"))));
-    }
-    if spec.delivery == dejima_crds::dataset::Delivery::Share {
-        return nothing(Some(("NotYetBuilt", "delivery: share is not built yet: use image".to_owned())));
+    let not_built = problems::of_dataset(spec);
+    if !not_built.is_empty() {
+        return nothing(Some(("NotYetBuilt", not_built.join("; "))));
     }
     let Some(source) = &spec.source.directory else {
         return nothing(None);
@@ -112,14 +173,9 @@ pub fn next(dataset: &Dataset, hosts: &[&Host], plans: &[&HostPlan], now: Timest
             ),
         )));
     };
-    let identity = DatasetIdentity {
-        namespace: namespace.as_str().into(),
-        name: ObjectName::from(meta.name.clone().unwrap_or_default()),
-        uid: meta.uid.clone().unwrap_or_default().as_str().into(),
-    };
     let host = ObjectName::from(source.host.as_str());
     let mut wanted = IntakePlan {
-        dataset: identity,
+        dataset: identity(dataset),
         version: spec.revision,
         source: source.clone(),
         root: root.path.clone(),
@@ -168,9 +224,8 @@ pub fn next(dataset: &Dataset, hosts: &[&Host], plans: &[&HostPlan], now: Timest
             let of_version = |id: &ShardId| wanted.keys.iter().any(|key| key.shard == *id);
             let shards = report.sealed.iter().filter(|shard| of_version(&shard.id)).cloned().collect();
             return Next {
-                steps: Vec::new(),
                 sealed: Some((version, shards)),
-                problem: None,
+                ..nothing(None)
             };
         }
     }
@@ -183,7 +238,7 @@ pub fn next(dataset: &Dataset, hosts: &[&Host], plans: &[&HostPlan], now: Timest
         ("SealingFailed", item.map(|message| message.to_string()).unwrap_or_default())
     });
     let keys: Vec<KeyName> = wanted.keys.iter().map(|key| key.key.clone()).collect();
-    let mut steps = vec![Step::OpenKeys { host: host.clone(), keys }];
+    steps.push(Step::OpenKeys { host: host.clone(), keys });
     if current != Some(&wanted) {
         let plan_generation = plan.map_or_else(|| crate::first_generation(now), |plan| plan.spec.plan_generation + 1);
         let spec = HostPlanSpec {
@@ -198,9 +253,5 @@ pub fn next(dataset: &Dataset, hosts: &[&Host], plans: &[&HostPlan], now: Timest
             from: plan.and_then(|plan| plan.metadata.resource_version.clone()),
         });
     }
-    Next {
-        steps,
-        sealed: None,
-        problem,
-    }
+    Next { steps, ..nothing(problem) }
 }

@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod drift;
 pub mod effect;
 pub mod host;
+pub mod image;
 pub mod manifest;
 pub mod placement;
 pub mod problems;

@@ -1,5 +1,7 @@
 //! What is wrong with a project before anything is done for it: all at once, in the words of the manifest.
 
+use dejima_crds::DatasetSpec;
+use dejima_crds::dataset::{Delivery, Source};
 use dejima_crds::project::{IsolatedProjectSpec, Machine};
 
 /// One problem.
@@ -92,6 +94,55 @@ pub fn problems(spec: &IsolatedProjectSpec) -> Vec<Problem> {
         all.push(invalid(format!("datasets: {}/{} is listed twice", wish.namespace, wish.name)));
     }
     all
+}
+
+/// The fields of a dataset that ask for what is not built.
+pub fn of_dataset(spec: &DatasetSpec) -> Vec<&'static str> {
+    // Destructured without `..`, as above. What describes the data asks for nothing.
+    let DatasetSpec {
+        catalogue_id: _,
+        pid: _,
+        aliases: _,
+        title: _,
+        description: _,
+        programme: _,
+        providers: _,
+        count: _,
+        formats: _,
+        declared_bytes: _,
+        processing: _,
+        approvals: _,
+        transfer: _,
+        research_plan: _,
+        notes: _,
+        category: _,
+        legal_class: _,
+        legal_basis: _,
+        licence: _,
+        agreement: _,
+        revision: _,
+        policy_ref: _,
+        suspended: _,
+        withdrawn: _,
+        source,
+        delivery,
+        // Where the custodian keeps it; nothing of ours reads it.
+        subject_index_ref: _,
+    } = spec;
+    let Source {
+        directory: _,
+        nfs,
+        cephfs,
+        s3,
+        shard_bytes: _,
+    } = source;
+    let asked = [
+        (nfs.is_some(), "source.nfs is not built yet: use source.directory"),
+        (cephfs.is_some(), "source.cephfs is not built yet: use source.directory"),
+        (s3.is_some(), "source.s3 is not built yet: use source.directory"),
+        (*delivery == Delivery::Share, "delivery: share is not built yet: use image"),
+    ];
+    asked.into_iter().filter_map(|(asked, name)| asked.then_some(name)).collect()
 }
 
 /// Two things of one machine must not lie at, or below, one path.

@@ -9,14 +9,16 @@ mod kept;
 mod less;
 mod status;
 
+pub(crate) use ending::said;
+
 use std::collections::BTreeMap;
 
 use dejima_crds::bounded::{KeyName, Label, ObjectName, Period};
+use dejima_crds::condition::{ConditionKind, Truth, get};
 use dejima_crds::dataset::reference;
 use dejima_crds::grant::{AccessGrantSpec, PolicyPin, ProjectRef};
 use dejima_crds::host::Capacity;
 use dejima_crds::host_plan::{HostPlanSpec, ImagePlan};
-use dejima_crds::image::ImageFormat;
 use dejima_crds::names;
 use dejima_crds::project::{DatasetWish, Exposure, IsolatedProjectStatus, Machine};
 use dejima_crds::reason::{Code, Decision};
@@ -269,13 +271,10 @@ fn images(inputs: &Inputs<'_>) -> (Vec<Problem>, BTreeMap<ObjectName, ImagePlan>
             .find(|image| image.metadata.name.as_deref() == Some(machine.image.as_str()));
         if let Some(image) = image {
             let spec = &image.spec;
-            if spec.format != ImageFormat::KernelInitrd {
+            if let Some(problem) = crate::image::not_built(spec) {
                 missing.push(Problem {
                     reason: "NotYetBuilt",
-                    message: format!(
-                        "machines[{}].image: image {} is a disk, which is not built yet: take one that is a kernel and an initrd",
-                        machine.name, machine.image
-                    ),
+                    message: format!("machines[{}].image: image {} {problem}", machine.name, machine.image),
                 });
             }
             let plan = ImagePlan {
@@ -286,6 +285,21 @@ fn images(inputs: &Inputs<'_>) -> (Vec<Problem>, BTreeMap<ObjectName, ImagePlan>
                 kernel: spec.boot.kernel.clone(),
                 guest: spec.guest,
             };
+            let conditions = image.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            let unavailable =
+                get(conditions, ConditionKind::Available).filter(|said| said.status == Truth::False && said.reason != "NotYetBuilt");
+            // What a machine has booted from is on its host, whatever became of the store.
+            let booted = inputs.plans.iter().filter_map(|plan| plan.spec.project.as_ref());
+            let booted = booted.flat_map(|plan| &plan.domains).any(|domain| domain.image == plan);
+            if let Some(said) = unavailable.filter(|_| !booted) {
+                missing.push(Problem {
+                    reason: "ImageUnavailable",
+                    message: format!(
+                        "machines[{}].image: image {} is not available: {}",
+                        machine.name, machine.image, said.message
+                    ),
+                });
+            }
             found.insert(machine.image.clone(), plan);
         } else {
             let message = format!(

@@ -188,7 +188,7 @@ impl Cluster {
         let mut project = self.project.clone();
         project.metadata.finalizers = (self.life == Life::Held).then(|| vec![dejima_crds::names::FINALIZER.to_owned()]);
         next(&Inputs {
-            facts: &facts::project(&project, &BTreeMap::new(), &[]),
+            facts: &facts::project(&project, facts::Labels::Count(&BTreeMap::new()), &[]),
             project: &project,
             namespace: &BTreeMap::new(),
             candidates: &[Candidate {
@@ -255,7 +255,7 @@ impl Cluster {
             Step::DestroyKey { .. } => self.key = false,
             Step::CloseKeys { .. } => self.opened.clear(),
             Step::Receipt(receipt) => {
-                assert_eq!(receipt.id, receipt.own_id());
+                assert_eq!(Some(&receipt.id), receipt.own_id().as_ref());
                 let same = self
                     .receipts
                     .get(&receipt.id)

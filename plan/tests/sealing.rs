@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use dejima_crds::bounded::{KeyName, ShardId};
 use dejima_crds::host_plan::ShardKey;
 use dejima_crds::{Dataset, DatasetStatus, Host, HostPlan};
-use dejima_plan::dataset::{Next, Step, next};
+use dejima_plan::dataset::{Inputs, Next, Step, next};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -67,11 +67,26 @@ impl Cluster {
 
     fn next(&self) -> Next {
         let plans: Vec<&HostPlan> = self.plan.iter().collect();
-        next(&self.dataset, &[&self.host], &plans, NOW.parse::<Timestamp>().unwrap())
+        next(&Inputs {
+            dataset: &self.dataset,
+            hosts: &[&self.host],
+            plans: &plans,
+            held_until: None,
+            horizon: &"P0D".into(),
+            now: NOW.parse::<Timestamp>().unwrap(),
+        })
     }
 
     fn apply(&mut self, step: Step) {
         match step {
+            Step::Finalize => {
+                assert!(
+                    self.made.is_empty() && self.plan.is_none(),
+                    "something was made before the finalizer"
+                );
+                self.dataset.metadata.finalizers = Some(vec!["dejima.dev/end".to_owned()]);
+            }
+            Step::DestroyKeys { .. } | Step::Receipt(_) | Step::Unfinalize => panic!("nobody has deleted it: {step:?}"),
             Step::OpenKeys { keys, .. } => {
                 self.made.extend(keys.iter().cloned());
                 self.opened = keys.into_iter().collect();

@@ -210,6 +210,16 @@ fn data_appears_when_everybody_has_agreed_and_is_gone_the_moment_the_grant_is() 
         .run(ADMIN, &["delete", "hostplans", "--all", "-n", &space])
         .accepted();
     story.platform.eventually("the mounts end", || story.attached() == 0);
+    let recorded = |phase: &str| {
+        let of = |record: &&Value| record["act"]["kind"] == "mount" && record["act"]["phase"] == phase;
+        story.platform.records().iter().filter(of).count()
+    };
+    assert!(recorded("begun") > 0);
+    story
+        .platform
+        .eventually("their end is on record, though no plan names the project", || {
+            recorded("begun") == recorded("ended")
+        });
     assert!(
         story.platform.remembered(HOST).to_string().contains("\"running\""),
         "the machine goes on"

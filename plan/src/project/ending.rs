@@ -91,7 +91,7 @@ fn is_known(inputs: &Inputs<'_>, host: &ObjectName) -> bool {
 }
 
 /// What this plan's host says of its end: of exactly this plan, in words that can be read.
-fn said(plan: &HostPlan, what: fn(&dejima_crds::HostPlanStatus) -> Option<&dejima_crds::bounded::Line>) -> Option<Timestamp> {
+pub(crate) fn said(plan: &HostPlan, what: fn(&dejima_crds::HostPlanStatus) -> Option<&dejima_crds::bounded::Line>) -> Option<Timestamp> {
     let status = plan.status.as_ref()?;
     let current = plan.spec.ends && status.plan_generation == plan.spec.plan_generation;
     what(status).filter(|_| current)?.as_str().parse().ok()
@@ -187,13 +187,15 @@ fn receipt(inputs: &Inputs<'_>, destroyed: Timestamp) -> Receipt {
         .collect();
     Receipt {
         id: names::receipt_id(&inputs.facts.of.uid),
-        project: of(inputs),
+        project: Some(of(inputs)),
+        dataset: None,
         volume: None,
         state: if confirmed { State::Final } else { State::Partial },
         key_destroyed_at: seconds(destroyed),
         hosts: hosts_ends,
         swept_at: last_swept.map(seconds),
         volumes: volumes.into_iter().collect(),
+        shards: Vec::new(),
         key_server_backup_horizon: inputs.horizon.clone(),
         issued_at: seconds(last_swept.map_or(issued, |swept| swept.max(issued))),
     }

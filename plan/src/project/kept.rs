@@ -74,7 +74,8 @@ pub(super) fn receipts(inputs: &Inputs<'_>) -> Vec<Step> {
         let of = of(inputs);
         Step::Receipt(Box::new(Receipt {
             id: names::volume_receipt_id(&of.uid, &kept.name, since),
-            project: of,
+            project: Some(of),
+            dataset: None,
             volume: Some(kept.name.clone()),
             state: State::Final,
             key_destroyed_at: since.clone(),
@@ -85,6 +86,7 @@ pub(super) fn receipts(inputs: &Inputs<'_>) -> Vec<Step> {
             }],
             swept_at: Some(since.clone()),
             volumes: vec![kept.name.clone()],
+            shards: Vec::new(),
             key_server_backup_horizon: inputs.horizon.clone(),
             issued_at: since.clone(),
         }))

@@ -148,7 +148,7 @@ pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Pla
     let (truth, reason, message) = match placed {
         None => (
             Truth::False,
-            "ImageMissing",
+            missing.first().map_or("ImageMissing", |problem| problem.reason),
             missing.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; "),
         ),
         Some(Placed::On(host)) => (Truth::True, "Placed", format!("on {host}")),
