@@ -163,6 +163,11 @@ pub struct ConditionDraft {
     pub observed_generation: i64,
 }
 
+/// A time that tells what comes soon after another: RFC 3339, milliseconds, UTC.
+pub fn millis(at: Timestamp) -> Line {
+    Line::from(at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
+}
+
 /// A time as status fields carry it: RFC 3339, whole seconds, UTC.
 pub fn seconds(at: Timestamp) -> Line {
     Line::from(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
@@ -171,6 +176,13 @@ pub fn seconds(at: Timestamp) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_in_seconds_or_milliseconds() {
+        let at = Timestamp::from_millisecond(1_764_230_400_007).unwrap();
+        assert_eq!(seconds(at).as_str(), "2025-11-27T08:00:00Z");
+        assert_eq!(millis(at).as_str(), "2025-11-27T08:00:00.007Z");
+    }
 
     fn draft(status: Truth, message: &str) -> ConditionDraft {
         ConditionDraft {

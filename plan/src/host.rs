@@ -545,7 +545,8 @@ pub fn items(next: &Next, before: &[Item], now: Timestamp) -> Vec<Item> {
             reason: None,
             message: None,
             wrapped_key: wrapped_key.clone(),
-            since: since.unwrap_or_else(|| dejima_crds::condition::seconds(now)),
+            // Receipts of volumes are told apart by it: a name may be destroyed twice within one second.
+            since: since.unwrap_or_else(|| dejima_crds::condition::millis(now)),
         }
     };
     next.items.iter().map(fresh).collect()
