@@ -138,10 +138,11 @@ fn domain<'a>(things: &'a mut Things, machine: &Label) -> Result<&'a mut DomainS
         .ok_or_else(|| Error::Missing(format!("there is no machine {machine}")))
 }
 
-/// How large volumes are.
-fn sizes(things: &Things, names: &BTreeSet<Label>) -> BTreeMap<Label, u64> {
-    let size = |name: &Label| things.volumes.get(name.as_str()).map_or(0, |volume| volume.bytes);
-    names.iter().map(|name| (name.clone(), size(name))).collect()
+/// How large volumes are: as remembered, and those that are real beside it as the plan says.
+fn sizes<'a>(things: &Things, volumes: impl IntoIterator<Item = &'a VolumePlan>) -> BTreeMap<Label, u64> {
+    let size = |volume: &VolumePlan| things.volumes.get(volume.name.as_str()).map_or(volume.bytes, |known| known.bytes);
+    let one = |volume: &'a VolumePlan| (volume.name.clone(), size(volume));
+    volumes.into_iter().map(one).collect()
 }
 
 #[async_trait]
@@ -321,18 +322,19 @@ impl Machines for Memory {
             }
             let machine = wanted.machine.clone();
             let own = plan.volumes.iter().filter(|volume| volume.attach_to.as_ref() == Some(&machine));
-            let own: BTreeSet<Label> = own.map(|volume| volume.name.clone()).collect();
+            let own = sizes(things, own);
             let fresh = DomainSeen {
                 machine,
                 state: DomainState::Shutoff,
                 definition: definition(plan, wanted),
                 shards: BTreeSet::new(),
-                volumes: sizes(things, &own),
+                volumes: own.clone(),
                 map: None,
                 answered: false,
                 changed: false,
             };
-            things.defined.entry(wanted.machine.to_string()).or_insert(own);
+            let names = own.into_keys().collect();
+            things.defined.entry(wanted.machine.to_string()).or_insert(names);
             things.domains.entry(wanted.machine.to_string()).or_insert(fresh);
             Ok(())
         })
@@ -347,8 +349,8 @@ impl Machines for Memory {
 
     async fn start_paused(&self, plan: &ProjectPlan, wanted: &DomainPlan) -> Result<(), Error> {
         self.change(&plan.of.uid, |things| {
-            let own = things.defined.get(wanted.machine.as_str()).cloned().unwrap_or_default();
-            let own = sizes(things, &own);
+            let defined = things.defined.get(wanted.machine.as_str()).cloned().unwrap_or_default();
+            let own = sizes(things, plan.volumes.iter().filter(|volume| defined.contains(&volume.name)));
             let found = domain(things, &wanted.machine)?;
             if found.state == DomainState::Shutoff {
                 (found.state, found.volumes) = (DomainState::Paused, own);
@@ -418,7 +420,7 @@ impl Machines for Memory {
             if things.domains.values().any(|other| other.machine != *machine && has(other)) {
                 return Err(Error::Missing(format!("volume {} is in another machine", volume.name)));
             }
-            let own = sizes(things, &[volume.name.clone()].into());
+            let own = sizes(things, [volume]);
             domain(things, machine)?.volumes.extend(own);
             Ok(())
         })
@@ -426,7 +428,7 @@ impl Machines for Memory {
 
     async fn resize_volume(&self, project: &Uid, machine: &Label, volume: &VolumePlan) -> Result<(), Error> {
         self.change(project, |things| {
-            let own = sizes(things, &[volume.name.clone()].into());
+            let own = sizes(things, [volume]);
             let found = domain(things, machine)?;
             if !found.volumes.contains_key(&volume.name) {
                 return Err(Error::Missing(format!("machine {machine} has no volume {}", volume.name)));
@@ -453,11 +455,12 @@ impl Machines for Memory {
 
     async fn destroy(&self, project: &Uid, machine: &Label) -> Result<(), Error> {
         self.change(project, |things| {
-            let own = things.defined.get(machine.as_str()).cloned().unwrap_or_default();
-            let own = sizes(things, &own);
+            let defined = things.defined.get(machine.as_str()).cloned().unwrap_or_default();
             if let Some(found) = things.domains.get_mut(machine.as_str()) {
                 (found.state, found.map, found.answered) = (DomainState::Shutoff, None, false);
-                found.volumes = own;
+                // What it gets again at its next start, as large as it is then.
+                let size = |name: &Label| things.volumes.get(name.as_str()).map_or(0, |volume| volume.bytes);
+                found.volumes = defined.iter().map(|name| (name.clone(), size(name))).collect();
                 found.shards.clear();
             }
             Ok(())
