@@ -30,7 +30,8 @@ fn now() -> f64 {
 fn a_window_ends_by_itself_with_operator_and_api_stopped_and_without_libvirt() {
     let mut running = Running::new("ends", &HOSTS, "usagepolicy-open.yaml", 400_000);
     let mut domains = Vec::new();
-    for name in ["one", "two", "three"] {
+    // Of what is created within one second the first by name is the eldest: the last of these waits.
+    for name in ["one", "two", "waits"] {
         let named = format!("name: {name}, namespace: osaka-radiology");
         let changes = [("name: liver-ct, namespace: osaka-radiology", named.as_str())];
         running.apply(&changes);
@@ -45,7 +46,7 @@ fn a_window_ends_by_itself_with_operator_and_api_stopped_and_without_libvirt() {
         domains.push((host, domain_of(&project, "train")));
     }
     assert_ne!(domains[0].0, domains[1].0);
-    let (placed, reason, why) = running.platform.condition(&running.tenant, "isolatedproject", "three", "Placed");
+    let (placed, reason, why) = running.platform.condition(&running.tenant, "isolatedproject", "waits", "Placed");
     assert_eq!(placed, "False", "{reason}: {why}");
     assert!(HOSTS.iter().all(|host| why.contains(host)), "{why}");
     let guests: Vec<_> = domains.iter().map(|(host, domain)| running.look_into(host, domain)).collect();
@@ -116,7 +117,7 @@ fn a_window_ends_by_itself_with_operator_and_api_stopped_and_without_libvirt() {
             .filter(|record| record["act"]["kind"] == "mount" && record["act"]["phase"] == "ended");
         ended.count() == 2
     });
-    for name in ["three", "two", "one"] {
+    for name in ["waits", "two", "one"] {
         let delete = ["delete", "isolatedproject", name, "-n", &running.tenant, "--timeout=60s"];
         running.platform.world.run(LEAD, &delete).accepted();
     }
