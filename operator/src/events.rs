@@ -29,7 +29,8 @@ fn is_warning(condition: &Condition) -> bool {
     );
     match condition.status {
         Truth::True => bad,
-        Truth::False => condition.kind == ConditionKind::Admitted,
+        // A project that is not being taken down yet, and says so: a notice of its end.
+        Truth::False => matches!(condition.kind, ConditionKind::Admitted | ConditionKind::Terminating),
         Truth::Unknown => true,
     }
 }

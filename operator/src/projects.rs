@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
 use dejima_crds::bounded::{KeyName, Label, ObjectName, Ref};
-use dejima_crds::condition::{ConditionKind, date};
+use dejima_crds::condition::{ConditionKind, date, holds};
 use dejima_crds::dataset::reference;
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::project::DatasetWish;
@@ -158,7 +158,9 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
     if plans.iter().any(|plan| !pass.watched.fresh(plan)) {
         return Ok(());
     }
-    if project.metadata.deletion_timestamp.is_some() && !pass.watched.knows_hosts() {
+    let said = project.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let ends = project.metadata.deletion_timestamp.is_some() || holds(said, ConditionKind::Terminating);
+    if ends && !pass.watched.knows_hosts() {
         return Ok(());
     }
     let all_hosts = pass.watched.hosts.state();
@@ -271,6 +273,7 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
         openings: &openings,
         admission: &pass.admission.clone(),
         horizon: &context.site.key_backup_horizon,
+        retention: &context.site.retention,
         now: pass.now,
         zone: &zone,
     };

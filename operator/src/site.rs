@@ -23,7 +23,7 @@ pub struct Site {
     pub resync_seconds: u64,
     /// How long a back-up of the key server may still hold a key that was destroyed (ISO 8601): receipts say it.
     pub key_backup_horizon: Period,
-    /// How long what was deleted is held before its keys are destroyed (ISO 8601).
+    /// How long what was deleted, and what a project has at the end of its period, is held before its keys are destroyed (ISO 8601).
     pub retention: Period,
 }
 
@@ -59,10 +59,7 @@ impl Site {
 
     /// Until when something is held that was deleted at this time.
     pub fn held_until(&self, deleted: Timestamp) -> Timestamp {
-        // INVARIANT: `check` has read it at the start; what lies beyond time itself is held for ever.
-        let span: Span = self.retention.as_str().parse().unwrap_or_else(|_| Span::new().days(30));
-        let end = deleted.to_zoned(self.time_zone()).checked_add(span);
-        end.map_or(Timestamp::MAX, |end| end.timestamp())
+        dejima_plan::held_until(deleted, &self.retention, &self.time_zone())
     }
 
     /// The pause after the n-th failure in a row.

@@ -3,6 +3,7 @@
 //! Steps are in the order in which they are carried out; each looks only at what is there, so that a plan that was cut
 //! short is simply continued. What takes access away never waits for what gives it.
 
+mod after;
 mod ending;
 mod host_plan;
 mod kept;
@@ -27,6 +28,7 @@ use dejima_crds::{AccessGrant, HostPlan, IsolatedProject, MachineImage};
 use dejima_policy::{DatasetFacts, Opening, PolicyFacts, ProjectFacts, Verdict, request};
 use jiff::{Timestamp, tz::TimeZone};
 
+use self::after::Stage;
 use self::host_plan::write;
 use crate::placement::{self, Candidate, Hold, Need, Placed, name as host_name, place};
 use crate::problems::{Problem, problems};
@@ -70,6 +72,8 @@ pub struct Inputs<'a> {
     pub admission: &'a [String],
     /// How long a back-up of the key server may still hold a destroyed key.
     pub horizon: &'a Period,
+    /// How long volumes and keys stay after the end of the period.
+    pub retention: &'a Period,
     /// Now.
     pub now: Timestamp,
     /// The site's zone.
@@ -182,24 +186,33 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
             again: None,
         };
     }
+    let stage = after::stage(inputs);
+    if stage == Stage::Over {
+        return after::over(inputs, finalized);
+    }
     let (missing, images) = images(inputs);
     let mut problems = problems(&inputs.project.spec);
     // An image that is not there may come; what is not built does not.
     if !problems.is_empty() || missing.iter().any(|problem| problem.reason == "NotYetBuilt") {
         problems.extend(missing);
         // An object that cannot be carried out is given nothing more; what it may have no longer is taken away all the same.
+        let mut status = status::refused(inputs, &problems);
+        after::notice(inputs, stage, &mut status);
         return Next {
             steps: less::steps(inputs),
-            status: status::refused(inputs, &problems),
-            again: None,
+            status,
+            again: after::again(inputs.now, stage),
         };
     }
-    let placed = if missing.is_empty() {
+    // One whose period has ended gets no host any more; what it has on one stays there.
+    let has_none = inputs.plans.is_empty() && inputs.project.status.as_ref().is_none_or(|status| status.hosts.is_empty());
+    let waits = matches!(stage, Stage::Held { .. }) && has_none;
+    let placed = if missing.is_empty() && !waits {
         Some(place(&need(inputs), inputs.candidates))
     } else {
         None
     };
-    let mut status = status::base(inputs, &missing, placed.as_ref());
+    let mut status = status::base(inputs, &missing, placed.as_ref(), stage);
     if let Some(Placed::On(host)) = &placed {
         if !finalized {
             steps.push(Step::Finalize);
@@ -210,6 +223,7 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
     } else {
         steps.extend(less::steps(inputs));
     }
+    after::notice(inputs, stage, &mut status);
     // Once the host plan says that it is gone.
     steps.extend(kept::receipts(inputs));
     // Last: a request that cannot be made keeps nobody from losing what he may have no longer.
@@ -219,6 +233,7 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
         .iter()
         .filter_map(|wish| wish.verdict.until)
         .chain(inputs.openings.iter().filter_map(|opening| opening.until))
+        .chain(after::again(inputs.now, stage))
         .filter(|end| *end > inputs.now)
         .min();
     Next { steps, status, again }

@@ -76,6 +76,7 @@ fn follows(project: &IsolatedProject, hosts: &[&str], plans: &[HostPlan], now: T
         openings: &[],
         admission: &[],
         horizon: &"P30D".into(),
+        retention: &"P30D".into(),
         now,
         zone: &TimeZone::UTC,
     })

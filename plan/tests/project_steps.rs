@@ -11,14 +11,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::bounded::{Digest, KeyName, Label, Uid};
-use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, mount_item};
+use dejima_crds::condition::{ConditionKind, Truth, get, seconds};
+use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, Power, mount_item};
 use dejima_crds::reason::Decision;
 use dejima_crds::receipt::{Receipt, State};
 use dejima_crds::{Host, HostPlan, IsolatedProject, IsolatedProjectStatus, MachineImage};
 use dejima_plan::placement::Candidate;
 use dejima_plan::project::{Inputs, Next, Step, Wish, next};
 use dejima_policy::{DatasetFacts, Verdict, facts};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -75,6 +76,7 @@ enum Life {
 struct Cluster {
     project: IsolatedProject,
     life: Life,
+    now: Timestamp,
     permitted: bool,
     host: Host,
     plan: Option<HostPlan>,
@@ -103,6 +105,7 @@ impl Cluster {
         Self {
             project: serde_json::from_value(project).unwrap(),
             life: Life::Free,
+            now: NOW.parse().unwrap(),
             permitted: false,
             host: serde_json::from_value(host).unwrap(),
             plan: None,
@@ -138,6 +141,27 @@ impl Cluster {
         }
         self.project = serde_json::from_value(object).unwrap();
         self.permitted = asked.permitted;
+    }
+
+    /// Its period is made to end so many days from now.
+    fn ends_in(&mut self, days: i64) {
+        let until = self.now + SignedDuration::from_hours(24 * days);
+        self.project.spec.period.until = seconds(until).as_str().into();
+    }
+
+    fn days_pass(&mut self, days: i64) {
+        self.now += SignedDuration::from_hours(24 * days);
+    }
+
+    /// What it says of itself under this condition: whether, and why.
+    fn says(&self, kind: ConditionKind) -> (Truth, String) {
+        let status = self.status();
+        let found = get(&status.conditions, kind);
+        found.map_or((Truth::Unknown, String::new()), |said| (said.status, said.reason.to_string()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.says(ConditionKind::Terminating).0 == Truth::True
     }
 
     fn status(&self) -> IsolatedProjectStatus {
@@ -201,7 +225,8 @@ impl Cluster {
             openings: &[],
             admission: &[],
             horizon: &"P30D".into(),
-            now: NOW.parse::<Timestamp>().unwrap(),
+            retention: &"P30D".into(),
+            now: self.now,
             zone: &TimeZone::UTC,
         })
     }
@@ -271,7 +296,8 @@ impl Cluster {
                 assert!(self.volumes.is_empty(), "a host is free on which something is left");
                 self.held(false);
             }
-            Step::Unfinalize => self.life = Life::Gone,
+            Step::Unfinalize if self.project.metadata.deletion_timestamp.is_some() => self.life = Life::Gone,
+            Step::Unfinalize => self.life = Life::Free,
         }
     }
 
@@ -407,5 +433,147 @@ proptest! {
             let proved: BTreeSet<Label> = clean.receipts.values().filter_map(|receipt| receipt.volume.clone()).collect();
             prop_assert_eq!(&proved, &clean.destroyed, "what was destroyed has a receipt, and nothing else has");
         }
+    }
+}
+
+/// A project with one volume, on its host.
+fn standing() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.edit(&Asked {
+        volumes: BTreeMap::from([("work", "64Mi")]),
+        destroy: BTreeSet::new(),
+        dataset: false,
+        permitted: false,
+        deleted: false,
+    });
+    cluster.settle();
+    assert_eq!(cluster.says(ConditionKind::Ready).0, Truth::True);
+    cluster
+}
+
+fn power(cluster: &Cluster) -> Power {
+    cluster.plan.as_ref().unwrap().spec.project.as_ref().unwrap().domains[0].power
+}
+
+#[test]
+fn a_period_that_ends_is_announced_and_said_and_a_later_one_brings_the_project_back() {
+    let mut cluster = standing();
+    cluster.ends_in(31);
+    let mut told = Vec::new();
+    // Nobody looks but when the last look asked for it.
+    while !cluster.is_over() {
+        cluster.settle();
+        let (_, reason) = cluster.says(ConditionKind::Terminating);
+        told.push(reason);
+        if let Some(again) = cluster.next().again {
+            cluster.now = again - SignedDuration::from_secs(1);
+            let next = cluster.next();
+            assert_eq!(cluster.project.status, Some(next.status), "nothing is written before it is time");
+            cluster.now = again;
+        }
+    }
+    let days = ["30Days", "14Days", "7Days", "1Day"];
+    let of = |what: &str| days.map(|days| format!("{what}{days}"));
+    let all = [
+        vec![String::new()],
+        of("PeriodEndsWithin").to_vec(),
+        of("DestructionWithin").to_vec(),
+    ]
+    .concat();
+    assert_eq!(told, [all, vec!["ReceiptFinal".to_owned()]].concat());
+
+    let mut cluster = standing();
+    cluster.ends_in(0);
+    cluster.settle();
+    assert_eq!(power(&cluster), Power::Stopped);
+    for kind in [ConditionKind::Ready, ConditionKind::MachinesRunning] {
+        assert_eq!(cluster.says(kind), (Truth::False, "PeriodEnded".to_owned()));
+    }
+    assert_eq!(cluster.status().machines[0].state, Some("stopped".into()));
+    assert!(cluster.key && cluster.volumes.len() == 1, "volumes and keys stay");
+    cluster.days_pass(29);
+    cluster.settle();
+    cluster.ends_in(60);
+    cluster.settle();
+    assert_eq!(power(&cluster), Power::Running);
+    assert_eq!(cluster.says(ConditionKind::Ready).0, Truth::True);
+    assert_eq!(
+        cluster.says(ConditionKind::Terminating),
+        (Truth::False, "PeriodExtended".to_owned())
+    );
+}
+
+#[test]
+fn one_that_never_got_a_host_gets_none_after_its_end_and_leaves_nothing_behind() {
+    let mut cluster = Cluster::new();
+    cluster.ends_in(0);
+    for days in [0, 31] {
+        cluster.days_pass(days);
+        cluster.settle();
+        assert_eq!(cluster.says(ConditionKind::Ready), (Truth::False, "PeriodEnded".to_owned()));
+        assert!(cluster.plan.is_none() && !cluster.key && cluster.receipts.is_empty() && cluster.life == Life::Free);
+    }
+    assert!(cluster.is_over());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However its end is moved and time goes by, whoever dies in between, and whether or not somebody deletes it in the middle.
+    #[test]
+    fn nothing_is_destroyed_before_the_retention_was_known_and_then_all_of_it_is_with_one_receipt(
+        moves in proptest::collection::vec((proptest::option::of(-100_i64..100), 0_i64..40, 0_usize..8, any::<bool>()), 0..12),
+        is_deleted in any::<bool>(), budget in 0_usize..8,
+    ) {
+        let mut cluster = standing();
+        let mut since: Option<Timestamp> = None;
+        let mut look = |cluster: &mut Cluster, budget: usize, works: bool| {
+            let was_over = cluster.is_over();
+            if cluster.life != Life::Gone {
+                cluster.pass(budget);
+            }
+            if works {
+                cluster.host_works();
+            }
+            let ended = cluster.project.spec.period.until.ends(&TimeZone::UTC).unwrap();
+            let told = cluster.says(ConditionKind::Ready).1 == "PeriodEnded";
+            since = told.then(|| since.unwrap_or(cluster.now));
+            if cluster.is_over() {
+                let long = |from: Timestamp| cluster.now.duration_since(from) >= SignedDuration::from_hours(24 * 30);
+                assert!(was_over || (long(ended) && since.is_some_and(long)), "before its time: ended {ended}, told {since:?}, now {}", cluster.now);
+            } else {
+                assert!(cluster.key && cluster.volumes.len() == 1, "destroyed, and nobody had said so");
+            }
+        };
+        for (end, days, budget, works) in moves {
+            if let Some(days) = end {
+                cluster.ends_in(days);
+            }
+            look(&mut cluster, budget, works);
+            cluster.days_pass(days);
+            look(&mut cluster, usize::MAX, works);
+        }
+        if !cluster.is_over() {
+            cluster.ends_in(0);
+            look(&mut cluster, usize::MAX, true);
+            cluster.days_pass(30);
+            look(&mut cluster, budget, true);
+        }
+        // Nothing brings it back.
+        cluster.ends_in(100);
+        if is_deleted {
+            cluster.project.metadata.deletion_timestamp = serde_json::from_value(json!(seconds(cluster.now))).unwrap();
+            cluster.life = if cluster.life == Life::Held { Life::Held } else { Life::Gone };
+        } else {
+            cluster.settle();
+            prop_assert_eq!(cluster.life, Life::Free, "the object stays, and nothing holds it");
+            prop_assert_eq!(cluster.says(ConditionKind::Ready), (Truth::False, "PeriodEnded".to_owned()));
+            prop_assert_eq!(cluster.says(ConditionKind::Terminating), (Truth::True, "ReceiptFinal".to_owned()));
+        }
+        cluster.settle();
+        prop_assert!(!cluster.key && cluster.opened.is_empty() && cluster.volumes.is_empty() && cluster.plan.is_none());
+        prop_assert!(cluster.host.status.as_ref().unwrap().held_by.is_none(), "the host is free");
+        let states: Vec<State> = cluster.receipts.values().map(|receipt| receipt.state).collect();
+        prop_assert_eq!(states, [State::Final]);
     }
 }

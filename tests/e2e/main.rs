@@ -11,6 +11,7 @@ mod admit_platform;
 mod api_window;
 mod install_chart;
 mod install_guide;
+mod reconcile_after;
 mod reconcile_beside;
 mod reconcile_deletion;
 mod reconcile_door;

@@ -8,7 +8,7 @@ use crate::running::{Console, PROJECT, Running, domain_of, stands};
 const HOSTS: [&str; 2] = ["host-x", "host-y"];
 
 /// A moment so many seconds from now, as specs have it; and the seconds since 1970.
-fn in_seconds(seconds: u64) -> (String, u64) {
+pub(crate) fn in_seconds(seconds: u64) -> (String, u64) {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()

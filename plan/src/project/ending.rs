@@ -155,8 +155,10 @@ fn bare(inputs: &Inputs<'_>) -> ProjectPlan {
 
 /// The receipt as it is now: a function of what was written down, so that it is the same whenever it is made again.
 fn receipt(inputs: &Inputs<'_>, destroyed: Timestamp) -> Receipt {
-    let asked = inputs.project.metadata.deletion_timestamp.as_ref().map_or(destroyed, |at| at.0);
-    let mut issued = destroyed.max(asked);
+    // One that was over before it was deleted was not destroyed for the deletion's sake: the receipt stays what it was.
+    let deleted = inputs.project.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+    let asked = deleted.map_or(destroyed, |at| at.min(destroyed));
+    let mut issued = destroyed;
     let mut hosts_ends = Vec::new();
     let mut last_swept = Some(destroyed);
     for host in hosts(inputs) {

@@ -8,12 +8,13 @@ use dejima_crds::project::{DatasetWishStatus, IsolatedProjectStatus, MachineStat
 use dejima_crds::reason::{Decision, Reason};
 use dejima_crds::receipt::State;
 
-use super::{Inputs, Step, ending, host_of, kept};
+use super::after::Stage;
+use super::{Inputs, Step, after, ending, host_of, kept};
 use crate::placement::Placed;
 use crate::problems::Problem;
 use crate::segment::machine_names;
 
-fn say(
+pub(super) fn say(
     inputs: &Inputs<'_>,
     status: &mut IsolatedProjectStatus,
     kind: ConditionKind,
@@ -120,7 +121,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, steps: &[Step]) -> IsolatedProjec
 }
 
 /// A project that is, or is to be.
-pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Placed>) -> IsolatedProjectStatus {
+pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Placed>, stage: Stage) -> IsolatedProjectStatus {
     let mut status = before(inputs);
     if inputs.admission.is_empty() {
         say(
@@ -146,6 +147,11 @@ pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Pla
         );
     }
     let (truth, reason, message) = match placed {
+        None if missing.is_empty() => (
+            Truth::False,
+            after::ENDED,
+            "its period has ended: it gets no host any more".to_owned(),
+        ),
         None => (
             Truth::False,
             missing.first().map_or("ImageMissing", |problem| problem.reason),
@@ -177,12 +183,12 @@ pub(super) fn base(inputs: &Inputs<'_>, missing: &[Problem], placed: Option<&Pla
     let current = reported.is_some_and(|plan| report.plan_generation == plan.spec.plan_generation);
     // Keys are opened before the plan is written, and status is said after both.
     items(inputs, &mut status, &report, current, placed_on.is_some());
-    machines(inputs, &mut status, &report, placed_on.as_ref());
+    machines(inputs, &mut status, &report, placed_on.as_ref(), stage);
     status.kept_volumes = kept::volumes(inputs);
     datasets(inputs, &mut status, &report);
     members(inputs, &mut status);
     summary(inputs, &mut status, placed_on.as_ref().map(ToString::to_string));
-    ready(inputs, &mut status);
+    ready(inputs, &mut status, stage);
     status
 }
 
@@ -302,7 +308,9 @@ fn machines(
     status: &mut IsolatedProjectStatus,
     report: &HostPlanStatus,
     host: Option<&dejima_crds::bounded::ObjectName>,
+    stage: Stage,
 ) {
+    let ended = matches!(stage, Stage::Held { .. });
     let wanted: Vec<Label> = inputs
         .project
         .spec
@@ -312,7 +320,11 @@ fn machines(
         .collect();
     let segment = crate::segment::segment(&inputs.facts.of.uid, &wanted, Vec::new());
     let one = |machine: &Label| {
-        let running = state(report, &format!("domain/{machine}")) == ItemState::Ready;
+        let word = match state(report, &format!("domain/{machine}")) {
+            ItemState::Ready if ended => "stopped",
+            ItemState::Ready => "running",
+            ItemState::Pending | ItemState::Failed | ItemState::Unknown | ItemState::Ended => "pending",
+        };
         let address = segment
             .ports
             .iter()
@@ -322,7 +334,7 @@ fn machines(
             name: machine.clone(),
             host: host.cloned(),
             address,
-            state: Some(if running { "running" } else { "pending" }.into()),
+            state: Some(word.into()),
         }
     };
     status.machines = wanted.iter().map(one).collect();
@@ -331,15 +343,18 @@ fn machines(
         .filter(|machine| state(report, &format!("domain/{machine}")) != ItemState::Ready)
         .map(ToString::to_string)
         .collect();
-    let truth = if waits.is_empty() { Truth::True } else { Truth::False };
-    say(
-        inputs,
-        status,
-        ConditionKind::MachinesRunning,
-        truth,
-        if waits.is_empty() { "Running" } else { "Pending" },
-        waits.join(", "),
-    );
+    let (truth, reason, message) = if ended {
+        (
+            Truth::False,
+            after::ENDED,
+            "its period has ended: its machines are stopped".to_owned(),
+        )
+    } else if waits.is_empty() {
+        (Truth::True, "Running", String::new())
+    } else {
+        (Truth::False, "Pending", waits.join(", "))
+    };
+    say(inputs, status, ConditionKind::MachinesRunning, truth, reason, message);
 }
 
 fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &HostPlanStatus) {
@@ -431,7 +446,11 @@ fn summary(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, host: Option
 }
 
 /// Ready: the environment is there and sealed. Datasets that wait do not keep it from being used.
-fn ready(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus) {
+fn ready(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, stage: Stage) {
+    if let Some(words) = after::words(stage) {
+        say(inputs, status, ConditionKind::Ready, Truth::False, after::ENDED, words);
+        return;
+    }
     let order = [
         ConditionKind::Placed,
         ConditionKind::KeysReady,
