@@ -122,4 +122,17 @@ mod tests {
             .collect();
         assert_eq!(news, [(ConditionKind::Ready, false), (ConditionKind::Degraded, true)]);
     }
+
+    #[test]
+    fn a_notice_of_an_end_is_a_warning_and_is_given_once() {
+        let notice = |days: &str| condition(ConditionKind::Terminating, Truth::False, days, "until when");
+        let (month, week) = (notice("DestructionWithin30Days"), notice("DestructionWithin7Days"));
+        assert_eq!(
+            turned(std::slice::from_ref(&month), std::slice::from_ref(&month)),
+            Vec::<&Condition>::new()
+        );
+        assert_eq!(turned(std::slice::from_ref(&month), std::slice::from_ref(&week)), [&week]);
+        assert!(is_warning(&week));
+        assert!(!is_warning(&condition(ConditionKind::Terminating, Truth::True, "Terminating", "")));
+    }
 }
