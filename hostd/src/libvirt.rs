@@ -9,6 +9,7 @@
 
 mod calls;
 mod console;
+mod disks;
 mod domains;
 mod events;
 mod kvm;
@@ -40,7 +41,7 @@ use self::calls::Calls;
 use self::domains::{bytes_read, describe, forget_secret, libvirt, lookup, next_definition, size, state, there};
 use self::owned::SECRETS;
 use self::process::Process;
-use self::xml::{Disk, Found, Lun, Machine, secret_id};
+use self::xml::{Disk, Found, Machine, secret_id};
 use crate::driver::{Bell, Error, Machines, PlainKey};
 use crate::fetch::Cache;
 use crate::map::{ANSWER, map_disk, map_serial, write_disk};
@@ -263,88 +264,6 @@ impl Libvirt {
             Ok(all)
         };
         self.calls.call("look at the machines", EVERYBODY, LOOK, look).await
-    }
-
-    /// Plugs a LUN into a running machine, at the first number that is free.
-    async fn plug(
-        &self,
-        project: &Uid,
-        machine: &Label,
-        file: PathBuf,
-        serial: String,
-        secret: Option<String>,
-        writable: bool,
-    ) -> Result<(), Error> {
-        let (uuid, machine) = (Self::uuid(project, machine), machine.clone());
-        let about = uuid.clone();
-        let plug = move |connection: &Connect| {
-            let (domain, found) = there(connection, &uuid, &machine)?;
-            if found.disks.iter().any(|disk| disk.serial == serial) {
-                return Ok(());
-            }
-            let taken: BTreeSet<u32> = found.disks.iter().filter_map(|disk| disk.unit).collect();
-            let unit = (1..16_384).find(|unit| !taken.contains(unit)).unwrap_or(1);
-            let lun = Lun {
-                file: &file,
-                serial: &serial,
-                unit,
-                secret: secret.as_deref(),
-                writable,
-            };
-            let attached = domain.attach_device_flags(&lun.element().text()?, sys::VIR_DOMAIN_AFFECT_LIVE);
-            attached.map_err(libvirt("attach to", machine.to_string()))
-        };
-        self.calls.call("attach a disk", &about, CHANGE, plug).await
-    }
-
-    /// Plugs in what is encrypted. Whatever came of it, its key does not stay.
-    async fn plug_opened(
-        &self,
-        project: &Uid,
-        machine: &Label,
-        file: Result<PathBuf, Error>,
-        serial: &Label,
-        writable: bool,
-    ) -> Result<(), Error> {
-        let secret = secret_id(serial)?;
-        let plugged = match file {
-            Ok(file) => {
-                self.plug(project, machine, file, serial.to_string(), Some(secret.clone()), writable)
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        let forgotten = self
-            .calls
-            .call("forget a key", SECRETS, CHANGE, move |connection| {
-                forget_secret(connection, &secret)
-            })
-            .await;
-        plugged.and(forgotten)
-    }
-
-    /// Takes LUNs away. Whether all of them are gone.
-    ///
-    /// One at a time: the loop that keeps ends and the one that carries plans out may both come for the same disk.
-    async fn unplug(&self, project: &Uid, machine: &Label, which: impl Fn(&Disk) -> bool + Send + Clone + 'static) -> Result<bool, Error> {
-        let uuid = Self::uuid(project, machine);
-        let about = uuid.clone();
-        let unplug = move |connection: &Connect| {
-            let Some((domain, found)) = lookup(connection, &uuid)? else {
-                return Ok(true);
-            };
-            if state(&domain)? == DomainState::Shutoff {
-                return Ok(true);
-            }
-            for disk in found.disks.iter().filter(|disk| which(disk)) {
-                let asked = domain.detach_device_flags(&disk.xml, sys::VIR_DOMAIN_AFFECT_LIVE);
-                asked.map_err(libvirt("detach from", found.machine.to_string()))?;
-            }
-            let left = lookup(connection, &uuid)?.is_some_and(|(_, found)| found.disks.iter().any(&which));
-            Ok(!left)
-        };
-        let _one = self.unplugging.lock().await;
-        self.calls.call("detach a disk", &about, END, unplug).await
     }
 }
 

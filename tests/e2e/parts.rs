@@ -160,6 +160,26 @@ impl Platform {
         self.lab.dejima(login, arguments).unwrap()
     }
 
+    /// The documents of the final receipts that lie in a namespace, as a login reads them.
+    pub fn receipts(&self, login: &str, namespace: &str) -> Vec<String> {
+        let maps = ["get", "configmaps", "-n", namespace, "-l", "dejima.dev/receipt=final", "-o", "json"];
+        let answer: Value = serde_json::from_str(&self.world.run(login, &maps).accepted()).unwrap();
+        let all = answer.pointer("/items").and_then(Value::as_array).unwrap().iter();
+        all.map(|item| item.pointer("/data/receipt.json").and_then(Value::as_str).unwrap().to_owned())
+            .collect()
+    }
+
+    /// Whether a receipt holds under the platform's public key, and what its check says.
+    pub fn verify(&self, login: &str, document: &str) -> (bool, String) {
+        let (file, key) = (self.dir().join("receipt"), self.dir().join("key"));
+        std::fs::write(&file, document).unwrap();
+        let public = self.keys.run(&["read", "-format=json", "transit/keys/dejima-receipts"], None);
+        std::fs::write(&key, public.unwrap()).unwrap();
+        let (file, key) = (file.to_str().unwrap(), key.to_str().unwrap());
+        let output = self.dejima(login, &["--lang", "en", "receipt", "verify", file, "--key", key]);
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    }
+
     /// Waits until something is so, for at most 30 s; then says what the logs say.
     #[track_caller]
     pub fn eventually(&self, what: &str, so: impl FnMut() -> bool) {

@@ -101,28 +101,8 @@ fn a_dataset_that_is_deleted_is_held_then_destroyed_with_a_receipt_and_its_polic
         )
         .accepted();
     assert!(maps.contains("receipt-ct-mr-"), "{maps}");
-    let (file, key) = (platform.dir().join("receipt.json"), platform.dir().join("receipts.pem"));
-    std::fs::write(&file, last[0].to_string()).unwrap();
-    let public = platform
-        .keys
-        .run(&["read", "-format=json", "transit/keys/dejima-receipts"], None)
-        .unwrap();
-    std::fs::write(&key, public).unwrap();
-    let words = [
-        "--lang",
-        "en",
-        "receipt",
-        "verify",
-        file.to_str().unwrap(),
-        "--key",
-        key.to_str().unwrap(),
-    ];
-    let verified = platform.dejima(LEAD, &words);
-    let said = String::from_utf8_lossy(&verified.stdout).into_owned();
-    assert!(
-        verified.status.success() && said.contains("is final") && said.contains("keys of 1 shards"),
-        "{said}"
-    );
+    let (holds, said) = platform.verify(LEAD, &last[0].to_string());
+    assert!(holds && said.contains("is final") && said.contains("keys of 1 shards"), "{said}");
     platform.eventually("nothing names the policy any more", || {
         gone(&platform, &provider, "usagepolicy", "open-2026")
     });

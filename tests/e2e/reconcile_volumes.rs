@@ -47,45 +47,10 @@ impl Edited {
 
     /// The documents of receipts of a volume.
     pub(crate) fn receipts(&self, volume: &str) -> Vec<String> {
-        let all = [
-            "get",
-            "configmaps",
-            "-n",
-            &self.tenant,
-            "-l",
-            "dejima.dev/receipt=final",
-            "-o",
-            "json",
-        ];
-        let answer: Value = serde_json::from_str(&self.platform.world.run(LEAD, &all).accepted()).unwrap();
-        let documents = answer["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| item["data"]["receipt.json"].as_str().unwrap().to_owned());
+        let documents = self.platform.receipts(LEAD, &self.tenant).into_iter();
         documents
             .filter(|text| serde_json::from_str::<Value>(text).unwrap()["receipt"]["volume"] == volume)
             .collect()
-    }
-
-    /// Whether a document holds under the platform's key, and what it says.
-    fn verify(&self, document: &str) -> (bool, String) {
-        let platform = &self.platform;
-        let (file, key) = (platform.dir().join("receipt"), platform.dir().join("key"));
-        std::fs::write(&file, document).unwrap();
-        let public = platform.keys.run(&["read", "-format=json", "transit/keys/dejima-receipts"], None);
-        std::fs::write(&key, public.unwrap()).unwrap();
-        let words = [
-            "--lang",
-            "en",
-            "receipt",
-            "verify",
-            file.to_str().unwrap(),
-            "--key",
-            key.to_str().unwrap(),
-        ];
-        let output = platform.dejima(LEAD, &words);
-        (output.status.success(), String::from_utf8(output.stdout).unwrap())
     }
 }
 
@@ -149,10 +114,10 @@ fn a_volume_that_leaves_is_kept_comes_back_and_is_destroyed_with_a_receipt() {
     });
     assert!(edited.receipts("never").is_empty());
     let document = edited.receipts("more").remove(0);
-    let (holds, words) = edited.verify(&document);
+    let (holds, words) = edited.platform.verify(LEAD, &document);
     assert!(holds && words.contains("volume more of") && words.contains(HOST), "{words}");
     assert!(
-        !edited.verify(&document.replace("\"more\"", "\"work\"")).0,
+        !edited.platform.verify(LEAD, &document.replace("\"more\"", "\"work\"")).0,
         "the control: of another volume it does not hold"
     );
     let receipt: Value = serde_json::from_str(&document).unwrap();
@@ -171,23 +136,9 @@ fn a_volume_that_leaves_is_kept_comes_back_and_is_destroyed_with_a_receipt() {
     // Project and all: the receipt of the project names what is kept, too.
     let delete = ["delete", "isolatedproject", PROJECT, "-n", &edited.tenant, "--timeout=60s"];
     edited.platform.world.run(LEAD, &delete).accepted();
-    let all = [
-        "get",
-        "configmaps",
-        "-n",
-        &edited.tenant,
-        "-l",
-        "dejima.dev/receipt=final",
-        "-o",
-        "json",
-    ];
-    let answer: Value = serde_json::from_str(&edited.platform.world.run(ADMIN, &all).accepted()).unwrap();
-    let whole = answer["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["data"]["receipt.json"].as_str().unwrap());
+    let whole = edited.platform.receipts(ADMIN, &edited.tenant);
     let whole = whole
+        .iter()
         .map(|text| serde_json::from_str::<Value>(text).unwrap())
         .find(|said| said["receipt"]["volume"].is_null());
     assert_eq!(whole.unwrap()["receipt"]["volumes"], json!(["more", "work"]));
@@ -290,7 +241,7 @@ fn a_running_machine_gets_what_grows_and_what_comes_and_loses_nothing_that_leave
         !file("more").exists() && !edited.receipts("more").is_empty() && edited.kept().is_empty()
     });
     assert!(!disks().contains("more.luks"));
-    assert!(edited.verify(&edited.receipts("more")[0]).0);
+    assert!(edited.platform.verify(LEAD, &edited.receipts("more")[0]).0);
     assert!(file("work").exists());
     assert_eq!(
         said("cat /scratch/file; cat /proc/sys/kernel/random/boot_id"),

@@ -8,6 +8,9 @@
     reason = "test code stops where it cannot go on"
 )]
 
+mod drifts;
+mod volumes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::bounded::Label;
@@ -249,6 +252,19 @@ fn everything_is_ready(spec: &HostPlanSpec, host: &Observed) -> bool {
         .all(|(_, state, _)| *state == ItemState::Ready)
 }
 
+/// Carries one plan out as far as a cut, then another one, cut as well: the host as it is then, and as it is without the second cut.
+fn cut_twice(before: &HostPlanSpec, after: &HostPlanSpec, cut: usize) -> Result<Observed, TestCaseError> {
+    let mut host = empty();
+    carry_out(before, &mut host, cut);
+    let mut whole = host.clone();
+    let all = carry_out(after, &mut whole, usize::MAX);
+    let part = carry_out(after, &mut host, cut % (all.len() + 1));
+    let rest = carry_out(after, &mut host, usize::MAX);
+    prop_assert_eq!(without_maps([part, rest].concat()), without_maps(all));
+    prop_assert_eq!(&host, &whole);
+    Ok(host)
+}
+
 #[test]
 fn the_order_is_rules_volumes_machines_data_proof_and_only_then_it_runs() {
     let (spec, mut host) = (plan(1, 1, 1, Power::Running), empty());
@@ -365,207 +381,6 @@ fn a_volume_that_leaves_the_plan_is_kept_until_its_destruction_is_ordered() {
     assert_eq!(host.volumes.present().unwrap().len(), 1, "destroyed");
 }
 
-/// Volumes of one plan: for each name where it is (a machine, kept, or not in the plan), how large, and whether it is destroyed.
-type Volumes = Vec<(Option<Option<usize>>, u64, bool)>;
-
-/// A plan with two machines and these volumes.
-fn with_volumes(wanted: &Volumes, power: Power) -> HostPlanSpec {
-    let mut spec = plan(2, 0, 1, power);
-    let project = spec.project.as_mut().unwrap();
-    for (at, (place, bytes, destroyed)) in wanted.iter().enumerate() {
-        let name = format!("v{at}");
-        let attached = place.map(|machine| machine.map(|machine| format!("m{machine}")));
-        if let Some(machine) = attached {
-            let path = machine.as_ref().map(|_| format!("/{name}"));
-            let volume = json!({"name": name, "uid": format!("u-{name}"), "serial": format!("{at:032}"), "bytes": bytes, "attachTo": machine, "mountPath": path});
-            project.volumes.push(serde_json::from_value(volume).unwrap());
-        } else if *destroyed {
-            project.destroy.push(name.as_str().into());
-        }
-    }
-    spec
-}
-
-fn volumes() -> impl Strategy<Value = Volumes> {
-    let place = prop_oneof![Just(None), Just(Some(None)), Just(Some(Some(0))), Just(Some(Some(1)))];
-    proptest::collection::vec((place, prop_oneof![Just(1024_u64), Just(2048)], any::<bool>()), 3)
-}
-
-/// The names of what is done, and that it is done.
-fn done(spec: &HostPlanSpec, host: &mut Observed) -> Vec<String> {
-    let named = carry_out(spec, host, usize::MAX);
-    assert!(everything_is_ready(spec, host), "{named:?}");
-    named
-}
-
-#[test]
-fn a_volume_that_grows_reaches_the_machine_that_runs() {
-    let (small, large) = (vec![(Some(Some(0)), 1024, false)], vec![(Some(Some(0)), 2048, false)]);
-    let (spec, mut host) = (with_volumes(&small, Power::Running), empty());
-    done(&spec, &mut host);
-    let spec = with_volumes(&large, Power::Running);
-    let plan = spec.project.as_ref().unwrap();
-    assert_eq!(
-        next(&spec, plan, &host, now()).actions,
-        [Action::GrowVolume(plan.volumes[0].clone())]
-    );
-    apply(plan, &mut host, &Action::GrowVolume(plan.volumes[0].clone()));
-    let half = next(&spec, plan, &host, now());
-    assert_eq!(half.actions, [Action::ResizeVolume("m0".into(), plan.volumes[0].clone())]);
-    let state = |next: &dejima_plan::host::Next| next.items.iter().find(|(item, ..)| item == "volume/v0").unwrap().1;
-    assert_eq!(state(&half), ItemState::Pending, "the machine has not seen it yet");
-    apply(plan, &mut host, &half.actions[0]);
-    let whole = next(&spec, plan, &host, now());
-    assert_eq!((whole.actions.len(), state(&whole)), (0, ItemState::Ready));
-}
-
-#[test]
-fn a_volume_leaves_a_machine_once_its_guest_has_let_go_or_its_destruction_is_ordered() {
-    let (spec, mut host) = (with_volumes(&vec![(Some(Some(0)), 1024, false)], Power::Running), empty());
-    done(&spec, &mut host);
-    let kept = with_volumes(&vec![(Some(None), 1024, false)], Power::Running);
-    let told = carry_out(&kept, &mut host, 1);
-    assert!(told[0].contains("tell"), "{told:?}");
-    // The guest still uses it.
-    list(&mut host.domains)[0].answered = false;
-    let left = next(&kept, kept.project.as_ref().unwrap(), &host, now());
-    assert_eq!(left.actions, []);
-    assert!(
-        left.items
-            .contains(&("volume/v0".to_owned(), ItemState::Pending, Some("vault:v1:YQ==".into())))
-    );
-    // An order to destroy does not wait for it, and the bytes go once no process has the key.
-    let ordered = with_volumes(&vec![(None, 1024, true)], Power::Running);
-    let mut other = host.clone();
-    let first = next(&ordered, ordered.project.as_ref().unwrap(), &other, now()).actions;
-    assert_eq!(first, [Action::DetachVolume("m0".into(), "v0".into())]);
-    assert!(
-        carry_out(&ordered, &mut other, usize::MAX)
-            .iter()
-            .any(|name| name.contains("remove"))
-    );
-    let gone = next(&ordered, ordered.project.as_ref().unwrap(), &other, now());
-    assert_eq!(
-        gone.items.iter().find(|(item, ..)| item == "volume/v0").unwrap().1,
-        ItemState::Ended
-    );
-    // It lets go.
-    list(&mut host.domains)[0].answered = true;
-    assert_eq!(done(&kept, &mut host).len(), 1);
-    assert_eq!(host.volumes.present().unwrap().len(), 1, "kept");
-}
-
-#[test]
-fn no_volume_is_destroyed_while_nobody_can_tell_whether_a_machine_has_it() {
-    let (spec, mut host) = (with_volumes(&vec![(Some(None), 1024, false)], Power::Running), empty());
-    done(&spec, &mut host);
-    let ordered = with_volumes(&vec![(None, 1024, true)], Power::Running);
-    let removes = |host: &Observed| {
-        let todo = next(&ordered, ordered.project.as_ref().unwrap(), host, now());
-        todo.actions.iter().any(|action| matches!(action, Action::RemoveVolume(_)))
-    };
-    assert!(removes(&host), "the control");
-    host.domains = Seen::Unknown;
-    assert!(!removes(&host));
-}
-
-/// The status of a host on which everything of a plan is ready.
-fn ready(spec: &HostPlanSpec, host: &Observed) -> HostPlanStatus {
-    let todo = next(spec, spec.project.as_ref().unwrap(), host, now());
-    HostPlanStatus {
-        plan_generation: spec.plan_generation,
-        items: items(&todo, &[], now()),
-        ..HostPlanStatus::default()
-    }
-}
-
-fn drifted(spec: &HostPlanSpec, before: &HostPlanStatus, host: &Observed, owned: &Owned) -> Vec<(String, bool)> {
-    let all = drift(spec, spec.project.as_ref().unwrap(), before, host, owned, now());
-    all.into_iter().map(|drift| (drift.item.to_string(), drift.repaired)).collect()
-}
-
-#[test]
-fn what_somebody_changed_is_said_and_what_runs_is_left_alone() {
-    let mut spec = plan(1, 0, 0, Power::Running);
-    let mut host = empty();
-    carry_out(&spec, &mut host, usize::MAX);
-    let before = ready(&spec, &host);
-    let said = |spec: &HostPlanSpec, host: &Observed| {
-        let plan = spec.project.as_ref().unwrap();
-        assert_eq!(next(spec, plan, host, now()).actions, [], "nothing that runs is harmed");
-        drifted(spec, &before, host, &Owned::default())
-    };
-    assert_eq!(said(&spec, &host), [], "the control");
-    list(&mut host.domains)[0].changed = true;
-    assert_eq!(said(&spec, &host), [("domain/m0".to_owned(), false)]);
-    spec.project.as_mut().unwrap().domains[0].memory_mib = 512;
-    assert_eq!(said(&spec, &host).len(), 2, "the project asks for another machine");
-}
-
-/// What somebody does to a host by hand.
-type Hand<'a> = &'a dyn Fn(&mut Observed);
-
-#[test]
-fn what_was_ready_and_is_not_has_drifted_and_what_is_said_to_be_repaired_is() {
-    let spec = plan(2, 1, 2, Power::Running);
-    let project = spec.project.as_ref().unwrap();
-    let mut whole = empty();
-    carry_out(&spec, &mut whole, usize::MAX);
-    let before = ready(&spec, &whole);
-    assert_eq!(drifted(&spec, &before, &whole, &Owned::default()), [], "the control");
-    let mount = mount_item(&project.mounts[0], &"m0".into());
-    let serial = project.mounts[0].shards[1].serial.clone();
-    let hands: [(&str, Hand<'_>); 8] = [
-        ("volume/v0", &|host| list(&mut host.domains)[0].volumes.clear()),
-        (mount.as_str(), &|host| {
-            list(&mut host.domains)[0].shards.retain(|shard| *shard != serial);
-        }),
-        ("domain/m0", &|host| list(&mut host.domains)[0].state = DomainState::Paused),
-        ("domain/m0", &|host| apply(project, host, &Action::Destroy("m0".into()))),
-        ("domain/m1", &|host| drop(list(&mut host.domains).remove(1))),
-        ("domain/m0", &|host| list(&mut host.domains)[0].map = None),
-        ("network", &|host| host.network = Seen::Absent),
-        ("network", &|host| {
-            host.network = Seen::Present(NetworkSeen {
-                rules: map_digest(&[]),
-                proved: None,
-            });
-        }),
-    ];
-    for (item, hand) in hands {
-        let mut host = whole.clone();
-        hand(&mut host);
-        assert_eq!(drifted(&spec, &before, &host, &Owned::default()), [(item.to_owned(), true)]);
-        // Nobody knows: nobody says.
-        let blind = Observed {
-            network: Seen::Unknown,
-            domains: Seen::Unknown,
-            ..host.clone()
-        };
-        assert_eq!(drifted(&spec, &before, &blind, &Owned::default()), []);
-        // Under a plan that changed it is being made, and what was not ready before has lost nothing.
-        let newer = HostPlanSpec {
-            plan_generation: 2,
-            ..spec.clone()
-        };
-        assert_eq!(drifted(&newer, &before, &host, &Owned::default()), []);
-        carry_out(&spec, &mut host, usize::MAX);
-        assert_eq!(host, whole, "{item} is as it was");
-    }
-    // A mount whose end has come is not missing.
-    let (mut over, mut host) = (spec.clone(), whole.clone());
-    over.project.as_mut().unwrap().mounts[0].until = Some("2026-11-24T00:00:00Z".into());
-    for domain in list(&mut host.domains) {
-        domain.shards.clear();
-    }
-    assert_eq!(drifted(&over, &before, &host, &Owned::default()), []);
-    // Keys that were left behind, of its own disks alone.
-    let keys = Owned::found([Thing::Secret(serial.clone()), Thing::Secret("another".into())]);
-    let said = drifted(&spec, &before, &whole, &keys);
-    let shard = format!("shard/{}", project.mounts[0].shards[1].id);
-    assert_eq!(said, [(shard, true)]);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -580,51 +395,13 @@ proptest! {
         let before = plan(first.0, volumes(first.0, first.1), first.2, Power::Running);
         let mut after = plan(second.0, volumes(second.0, second.1), second.2, power);
         after.ends = ends;
-        let mut host = empty();
-        carry_out(&before, &mut host, cut);
-        let mut whole = host.clone();
-        let all = carry_out(&after, &mut whole, usize::MAX);
-        // Cut the second one anywhere as well: the two parts are the whole.
-        let part = carry_out(&after, &mut host, cut % (all.len() + 1));
-        let rest = carry_out(&after, &mut host, usize::MAX);
-        prop_assert_eq!(without_maps([part, rest].concat()), without_maps(all));
-        prop_assert_eq!(&host, &whole);
+        let host = cut_twice(&before, &after, cut)?;
         let left = next(&after, after.project.as_ref().unwrap(), &host, now());
         prop_assert_eq!(left.actions, vec![]);
         if ends {
             prop_assert!(left.closed && left.swept);
         } else if !stopped {
             prop_assert!(everything_is_ready(&after, &host));
-        }
-    }
-
-    /// The same for volumes: made, grown, attached, moved, detached, kept, destroyed, in machines that run or are stopped.
-    #[test]
-    fn volumes_come_and_go_and_a_change_that_was_cut_short_is_simply_continued(
-        first in volumes(), second in volumes(), stopped in any::<bool>(), cut in 0_usize..30,
-    ) {
-        let before = with_volumes(&first, Power::Running);
-        let after = with_volumes(&second, if stopped { Power::Stopped } else { Power::Running });
-        let mut host = empty();
-        carry_out(&before, &mut host, cut);
-        let mut whole = host.clone();
-        let all = carry_out(&after, &mut whole, usize::MAX);
-        let part = carry_out(&after, &mut host, cut % (all.len() + 1));
-        let rest = carry_out(&after, &mut host, usize::MAX);
-        prop_assert_eq!(without_maps([part, rest].concat()), without_maps(all));
-        prop_assert_eq!(&host, &whole);
-        // What is there is what the plan says, and what no plan ordered to be destroyed.
-        let plan = after.project.as_ref().unwrap();
-        let left = next(&after, plan, &host, now());
-        prop_assert_eq!(left.actions, vec![]);
-        for (item, state, _) in left.items {
-            let wanted = if plan.destroy.iter().any(|name| item == format!("volume/{name}")) { ItemState::Ended } else { ItemState::Ready };
-            prop_assert!(state == wanted || (stopped && item.starts_with("mount/")), "{} is {:?}", item, state);
-        }
-        for domain in host.domains.present().unwrap() {
-            let wanted = volumes_of(plan, &mut host.clone(), &domain.machine);
-            // One that is off sees how large they are at its start.
-            prop_assert!(domain.volumes == wanted || (stopped && domain.volumes.keys().eq(wanted.keys())), "{:?} and {:?}", domain, wanted);
         }
     }
 }
