@@ -50,7 +50,7 @@ fn a_dataset_that_is_deleted_is_held_then_destroyed_with_a_receipt_and_its_polic
     let mut platform = Platform::new("dataset-end", &[HOST]);
     let site = platform.dir().join("site.yaml");
     let text = std::fs::read_to_string(&site).unwrap();
-    std::fs::write(&site, format!("{text}retention: PT15S\n")).unwrap();
+    std::fs::write(&site, format!("{text}retention: PT30S\n")).unwrap();
     platform.start_operator(None);
     platform.start_host(HOST, None);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
@@ -79,7 +79,7 @@ fn a_dataset_that_is_deleted_is_held_then_destroyed_with_a_receipt_and_its_polic
     assert_eq!(verdict["verdict"], "deny", "{verdict}");
 
     // Then its keys go, whoever is silent; the receipt is partial until the intake host has taken the images away.
-    platform.within(45, "the keys are destroyed", || shard_keys(&platform) == 0);
+    platform.within(75, "the keys are destroyed", || shard_keys(&platform) == 0);
     platform.eventually("a partial receipt", || receipts(&platform, "partial").len() == 1);
     assert_eq!(stored(&platform), 1, "the intake host is silent");
     assert!(!gone(&platform, &provider, "dataset", "ct-mr"));
@@ -119,7 +119,7 @@ fn a_dataset_that_is_deleted_is_held_then_destroyed_with_a_receipt_and_its_polic
         platform.condition(&second, "dataset", "ct-mr", "Destroyed").1 == "Held"
     });
     assert_eq!((shard_keys(&platform), stored(&platform)), (1, 1));
-    platform.within(60, "the namespace is gone", || gone(&platform, "default", "namespace", &second));
+    platform.within(90, "the namespace is gone", || gone(&platform, "default", "namespace", &second));
     assert_eq!((shard_keys(&platform), stored(&platform)), (0, 0));
     assert_eq!(receipts(&platform, "final").len(), 2, "the ledger has the receipt of both");
 }
