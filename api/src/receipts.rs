@@ -49,7 +49,7 @@ fn borne(record: &Record) -> Option<Signed> {
     Signed::read(text).ok().map(|(signed, _)| signed)
 }
 
-/// Appends a receipt; whether it is the first of its state, and the one that stands.
+/// Appends a receipt; whether it is the first of its state, and the one that stands. Nothing is partial once it was final.
 fn append(ledger: &Ledger, writer: &str, signed: Signed) -> Result<(bool, Signed), Error> {
     let no_act = |error: &dyn std::error::Error| Error::NoAct(error.to_string());
     let document = signed.document().map_err(|error| no_act(&error))?;
@@ -62,6 +62,9 @@ fn append(ledger: &Ledger, writer: &str, signed: Signed) -> Result<(bool, Signed
             Err(other) => Err(other),
         }
     };
+    if let Some(last) = ledger.find(&entity(&signed.receipt.id), "ended")?.as_ref().and_then(borne) {
+        return Ok((false, last));
+    }
     let (phase, new) = match signed.receipt.state {
         State::Partial => ("begun", one(Phase::Begun, Some(&document))?),
         State::Final => {
@@ -73,8 +76,8 @@ fn append(ledger: &Ledger, writer: &str, signed: Signed) -> Result<(bool, Signed
     Ok((new, standing.unwrap_or(signed)))
 }
 
-/// `POST /api/v1/receipts`: by the operator alone; durable when it is answered. The answer is the receipt of this state
-/// that stands: the same one again, or another one after it, is the first.
+/// `POST /api/v1/receipts`: by the operator alone; durable when it is answered. The answer is the receipt
+/// that stands: the final one where there is one, otherwise the first of this state.
 pub(crate) async fn issue(
     Held(window): Held<Window>,
     caller: Caller,

@@ -87,6 +87,19 @@ where
     Ok(written)
 }
 
+/// Fails where an object is not any more as we have it: before something is made for it that somebody would have to end. A write
+/// on the object itself is refused where our copy is old; what is made beside it would stand.
+pub async fn confirm<K>(context: &Context, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let name = object.name_any();
+    let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let found = api.get_metadata_opt(&name).await.map_err(failed("read", &name))?;
+    let same = found.is_some_and(|found| (found.uid(), found.resource_version()) == (object.uid(), object.resource_version()));
+    if same { Ok(()) } else { Err(Error::Old(name)) }
+}
+
 /// Replaces the status of an object whole, if the object is still the one that was planned from.
 pub async fn replace_status<K>(context: &Context, api: &Api<K>, object: &K) -> Result<K, Error>
 where

@@ -136,7 +136,12 @@ async fn carry_out(context: &Context, pass: &mut Pass<'_>, dataset: Dataset, pla
             pass.issued.remove(names::receipt_id(&uid.as_str().into()).as_str());
             return finalize(context, pass, &dataset, false).await;
         }
-        Step::OpenKeys { host, keys } => open(context, pass, &host, &uid, Some(keys.clone()), &keys).await?,
+        Step::OpenKeys { host, keys } => {
+            if !pass.has_opened(&host, &uid, &keys) {
+                apply::confirm(context, &dataset).await?;
+            }
+            open(context, pass, &host, &uid, Some(keys.clone()), &keys).await?;
+        }
         Step::CloseKeys { host } => open(context, pass, &host, &uid, None, &[]).await?,
         Step::DestroyKeys { keys } => {
             // Taking access away never waits for the ledger: what could not be recorded is recorded with the next try.
@@ -156,9 +161,12 @@ async fn carry_out(context: &Context, pass: &mut Pass<'_>, dataset: Dataset, pla
             plan.meta_mut().resource_version.clone_from(&from);
             if from.is_some() {
                 pass.watched.wrote(&apply::replace(context, &api, &plan).await?);
-            } else if let Some(made) = apply::create(context, &api, &plan).await? {
-                pass.watched.wrote(&made);
-                pass.watched.made(&made);
+            } else {
+                apply::confirm(context, &dataset).await?;
+                if let Some(made) = apply::create(context, &api, &plan).await? {
+                    pass.watched.wrote(&made);
+                    pass.watched.made(&made);
+                }
             }
         }
         Step::Forget { host } => {

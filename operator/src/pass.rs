@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dejima_crds::bounded::{Digest, KeyName};
+use dejima_crds::bounded::{Digest, KeyName, ObjectName};
 use jiff::Timestamp;
 use kube::Resource;
 use tokio::sync::watch;
@@ -27,6 +27,9 @@ pub enum Error {
         #[source]
         cause: Box<kube::Error>,
     },
+    /// Something would have been made for an object that is not any more as we have it.
+    #[error("our copy of {0} is old")]
+    Old(String),
     /// The key server.
     #[error(transparent)]
     Keys(#[from] crate::keys::Error),
@@ -46,6 +49,7 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Api { cause, .. } => matches!(cause.as_ref(), kube::Error::Api(status) if status.code == 409),
+            Self::Old(_) => true,
             Self::Keys(_) | Self::Record(_) | Self::Receipt(_) | Self::Injected(_) => false,
         }
     }
@@ -92,6 +96,12 @@ impl Pass<'_> {
         seen::version(object)
             .is_some_and(|version| self.confirmed.contains(&version))
             .then_some(true)
+    }
+
+    /// Whether a host was to have exactly these keys of this owner when we last looked.
+    pub fn has_opened(&self, host: &ObjectName, owner: &str, keys: &[KeyName]) -> bool {
+        let known = self.opened.get(host.as_str()).and_then(|of| of.get(owner));
+        known.is_some_and(|known| *known == keys.iter().cloned().collect())
     }
 
     /// Looks again at this time, if nothing else comes before.

@@ -451,6 +451,9 @@ async fn carry_out(
         }
         Step::OpenKeys { host, keys } => {
             let make: Vec<KeyName> = keys.first().cloned().into_iter().collect();
+            if !pass.has_opened(&host, &uid, &keys) {
+                apply::confirm(context, &project).await?;
+            }
             open(context, pass, &host, &uid, Some(keys), &make).await?;
         }
         Step::CloseKeys { host } => open(context, pass, &host, &uid, None, &[]).await?,
@@ -474,6 +477,7 @@ async fn carry_out(
             let written = if from.is_some() {
                 Some(apply::replace(context, &api, &plan).await?)
             } else {
+                apply::confirm(context, &project).await?;
                 apply::create(context, &api, &plan).await?
             };
             if let Some(written) = written {

@@ -29,8 +29,8 @@ pub(crate) async fn issue(context: &Context, pass: &mut Pass<'_>, receipt: Recei
     let signature = through(gate, Effect::new("receipt", "sign"), context.keys.sign(&bytes)).await?;
     let signed = Signed { receipt, signature };
     let standing = through(gate, Effect::new("ledger/receipt", "issue"), context.recorder.receipt(&signed)).await?;
-    // Of final receipts there is one; a partial one is overtaken as more hosts confirm.
-    let kept = match signed.receipt.state {
+    // Of final receipts there is one, and no partial one after it; a partial one is overtaken as more hosts confirm.
+    let kept = match standing.receipt.state {
         State::Final => standing,
         State::Partial => signed,
     };

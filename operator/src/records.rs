@@ -28,6 +28,6 @@ pub enum Error {
 pub trait Recorder: Send + Sync {
     /// Records an act.
     async fn record(&self, act: &Act) -> Result<(), Error>;
-    /// Records a receipt; the one of this state that stands, which is an earlier one where there is one.
+    /// Records a receipt; the one that stands: the final one where there is one, otherwise the first of this state.
     async fn receipt(&self, signed: &Signed) -> Result<Signed, Error>;
 }

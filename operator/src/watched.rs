@@ -49,8 +49,18 @@ pub struct Watched {
     pub bindings: Store<ValidatingAdmissionPolicyBinding>,
     /// Told whenever something changed.
     pub changed: Arc<Notify>,
-    written: Arc<Mutex<BTreeMap<String, u64>>>,
+    written: Arc<Mutex<BTreeMap<String, Written>>>,
     made: Arc<Mutex<BTreeMap<String, Instant>>>,
+}
+
+/// What we wrote of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Written {
+    /// This resource version.
+    Version(u64),
+    /// Nothing any more: this one (a UID) ended with what we wrote. The answer to the write that takes the last finalizer away
+    /// bears no later resource version, so that an old copy could not be told by it.
+    Ended(String),
 }
 
 fn follow<K>(client: &Client, tasks: &mut JoinSet<()>, changed: &Arc<Notify>) -> Store<K>
@@ -129,17 +139,14 @@ impl Watched {
 
     /// Remembers what we wrote, so that nothing is planned from an older copy of it.
     pub fn wrote<K: Resource<DynamicType = ()>>(&self, object: &K) {
-        let Some(version) = version(object) else { return };
         if let Ok(mut written) = self.written.lock() {
-            let known = written.entry(key(object)).or_default();
-            *known = version.max(*known);
+            remember(&mut written, object);
         }
     }
 
     /// Whether our copy is at least as new as what we wrote.
     pub fn fresh<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
-        let written = self.written.lock().ok().and_then(|written| written.get(&key(object)).copied());
-        written.is_none_or(|written| version(object).is_none_or(|version| version >= written))
+        self.written.lock().is_ok_and(|written| is_fresh(&written, object))
     }
 
     /// Remembers that we made something, until it has come back to us.
@@ -170,6 +177,31 @@ impl Watched {
     }
 }
 
+fn remember<K: Resource<DynamicType = ()>>(written: &mut BTreeMap<String, Written>, object: &K) {
+    let meta = object.meta();
+    let ended = meta.deletion_timestamp.is_some() && meta.finalizers.iter().flatten().next().is_none();
+    let now = match (ended, version(object)) {
+        (true, _) => meta.uid.clone().map(Written::Ended),
+        (false, version) => version.map(Written::Version),
+    };
+    let Some(now) = now else { return };
+    let known = written.entry(key(object)).or_insert_with(|| now.clone());
+    if let (Written::Version(known), Written::Version(version)) = (&*known, &now)
+        && known > version
+    {
+        return;
+    }
+    *known = now;
+}
+
+fn is_fresh<K: Resource<DynamicType = ()>>(written: &BTreeMap<String, Written>, object: &K) -> bool {
+    match written.get(&key(object)) {
+        None => true,
+        Some(Written::Version(written)) => version(object).is_none_or(|version| version >= *written),
+        Some(Written::Ended(uid)) => object.meta().uid.as_ref() != Some(uid),
+    }
+}
+
 /// Resource versions of one kind can be compared as numbers (Kubernetes 1.35, "comparable resource version").
 fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
@@ -182,4 +214,47 @@ fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
         object.meta().namespace.as_deref().unwrap_or(""),
         object.meta().name.as_deref().unwrap_or("")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn space(uid: &str, version: u64, finalizers: &[&str], deleted: bool) -> Namespace {
+        let mut space = Namespace::default();
+        space.metadata.name = Some("one".to_owned());
+        space.metadata.uid = Some(uid.to_owned());
+        space.metadata.resource_version = Some(version.to_string());
+        space.metadata.finalizers = Some(finalizers.iter().map(ToString::to_string).collect());
+        space.metadata.deletion_timestamp = deleted.then_some(Time(Timestamp::UNIX_EPOCH));
+        space
+    }
+
+    #[test]
+    fn nothing_is_planned_from_a_copy_older_than_what_we_wrote_nor_of_what_ended_with_it() {
+        let mut written = BTreeMap::new();
+        let old = space("a", 5, &["ours"], false);
+        assert!(is_fresh(&written, &old));
+        remember(&mut written, &space("a", 7, &["ours"], false));
+        remember(&mut written, &space("a", 6, &["ours"], false));
+        assert!(!is_fresh(&written, &old));
+        assert!(!is_fresh(&written, &space("a", 6, &["ours"], false)));
+        assert!(is_fresh(&written, &space("a", 7, &["ours"], false)));
+
+        // Somebody else's finalizer holds it still: it goes on.
+        remember(&mut written, &space("a", 9, &["theirs"], true));
+        assert!(is_fresh(&written, &space("a", 9, &["theirs"], true)));
+        // The last one was ours: whatever copy of it we have is of something that is not there any more.
+        remember(&mut written, &space("a", 9, &[], true));
+        assert!(!is_fresh(&written, &space("a", 9, &["ours"], true)));
+        assert!(!is_fresh(&written, &space("a", 10, &["ours"], true)));
+        // Another one of the same name is another one.
+        assert!(is_fresh(&written, &space("b", 11, &[], false)));
+        remember(&mut written, &space("b", 12, &["ours"], false));
+        assert!(!is_fresh(&written, &space("b", 11, &[], false)));
+        assert!(is_fresh(&written, &space("b", 12, &["ours"], false)));
+    }
 }
