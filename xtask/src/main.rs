@@ -1,5 +1,6 @@
-//! The one front door: `cargo xtask up | down | test | codegen`.
+//! The one front door: `cargo xtask up | down | test | bench | codegen`.
 
+mod bench;
 mod codegen;
 mod consent;
 mod step;
@@ -32,6 +33,8 @@ enum Command {
     },
     /// Runs every check and test; installs what they need
     Test,
+    /// Measures, beside a rival in the same run: a table, and a line of JSON
+    Bench(bench::BenchArguments),
     /// Runs the checks of the repository itself: walls, promises, what must not stand in it
     Tidy,
 }
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Command::Down(arguments) => up::down(arguments),
         Command::Codegen { check } => codegen::run(check),
         Command::Test => test::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy => tidy::run(),
     }
 }
