@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use dejima_api::Window;
 use dejima_crds::host::{Capacity, EngineKind};
+use dejima_hostd::credentials::Credentials;
 use dejima_hostd::door::{Consoles, Door};
 use dejima_hostd::driver::{Machines, Network, Storage};
 use dejima_hostd::fetch::Cache;
@@ -128,6 +130,9 @@ pub(crate) struct HostdArguments {
     /// Look at everything after so many seconds even if nothing happened
     #[arg(long, env = "DEJIMA_RESYNC_SECONDS", default_value_t = 30)]
     resync_seconds: u64,
+    /// Renew what the host logs in with after so many seconds
+    #[arg(long, env = "DEJIMA_RENEW_SECONDS", default_value_t = 8 * 3600)]
+    renew_seconds: u64,
     /// What a machine's console may show to one person, in bytes a minute
     #[arg(long, env = "DEJIMA_CONSOLE_BYTES_A_MINUTE", default_value_t = dejima_hostd::door::BYTES_A_MINUTE, value_parser = clap::value_parser!(u64).range(dejima_hostd::door::LEAST_BYTES_A_MINUTE..))]
     console_bytes_a_minute: u64,
@@ -345,16 +350,13 @@ fn host_drivers(arguments: &HostdArguments, store: Option<Arc<dyn ObjectStore>>)
 
 /// Runs the agent of one host.
 pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments) -> Result<()> {
-    let keys = VaultKeys::new(
-        &arguments.keys,
-        &secret(&arguments.role_id_file)?,
-        &secret(&arguments.secret_id_file)?,
-    )?;
+    let role_id = secret(&arguments.role_id_file)?;
+    let keys = Arc::new(VaultKeys::new(&arguments.keys, &role_id, &arguments.secret_id_file)?);
     let config = config(kubeconfig).await?;
     let store = arguments.image_store.as_deref().map(image_store).transpose()?;
     let (storage, network, machines, consoles) = host_drivers(&arguments, store.clone())?;
     let drivers = Drivers {
-        keys: Arc::new(keys),
+        keys: keys.clone(),
         storage,
         network,
         machines,
@@ -372,6 +374,15 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
     };
     let client = patient(config.clone())?;
     let stop = stop()?;
+    let credentials = Credentials {
+        client: client.clone(),
+        host: arguments.host.clone(),
+        token_file: config.auth_info.token_file.as_ref().map(PathBuf::from),
+        keys,
+        every: Duration::from_secs(arguments.renew_seconds),
+        gate: drivers.gate.clone(),
+    };
+    let credentials = tokio::spawn(dejima_hostd::credentials::keep(credentials, stop.clone()));
     let line = HostLine::new(&arguments.api, &arguments.host, config)?;
     // A host whose machines are only remembered has no consoles, hence no door.
     let door = consoles.map(|consoles| Door {
@@ -394,6 +405,7 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
         resync_seconds: arguments.resync_seconds,
     };
     let ended = dejima_hostd::run(agent, stop).await.context("hostd ended");
+    credentials.abort();
     if let Some(door) = door {
         if ended.is_err() {
             door.abort();

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -47,10 +48,11 @@ pub struct OpenMount {
     pub begun: Act,
 }
 
-/// Writes a file whole or not at all: beside it, synced, renamed, the directory synced.
+/// Writes a file whole or not at all: beside it, synced, renamed, the directory synced. Nobody else reads it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let part = path.with_extension("part");
-    let mut file = std::fs::File::create(&part)?;
+    let mut options = std::fs::File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&part, path)?;

@@ -1,21 +1,26 @@
 //! The key server as a host uses it: data keys for what it holds, nothing else. It logs in as itself (AppRole).
 
+use std::path::{Path, PathBuf};
+
 use async_trait::async_trait;
 use base64::Engine as _;
 use dejima_crds::bounded::{KeyName, WrappedKey};
 use tokio::sync::Mutex;
 use vaultrs::api::transit::requests::DataKeyType;
+use vaultrs::auth::approle::role::secret;
 use vaultrs::client::{Client as _, VaultClient, VaultClientSettingsBuilder};
 use vaultrs::error::ClientError;
 use zeroize::Zeroizing;
 
 use crate::driver::{Error, Keys, PlainKey};
+use crate::kept::write_whole;
 
 /// The transit engine of OpenBao or Vault, under this host's own identity.
 pub struct VaultKeys {
     client: Mutex<VaultClient>,
     role_id: String,
-    secret_id: String,
+    // Read at each login: it is renewed, by us or by an admin.
+    secret_id_file: PathBuf,
 }
 
 impl std::fmt::Debug for VaultKeys {
@@ -25,6 +30,7 @@ impl std::fmt::Debug for VaultKeys {
 }
 
 const MOUNT: &str = "transit";
+const APPROLE: &str = "approle";
 
 fn failed(what: &'static str, on: &str) -> impl FnOnce(ClientError) -> Error {
     let on = on.to_owned();
@@ -38,7 +44,7 @@ fn expired(error: &ClientError) -> bool {
 
 impl VaultKeys {
     /// A client that has not logged in yet.
-    pub fn new(address: &str, role_id: &str, secret_id: &str) -> Result<Self, Error> {
+    pub fn new(address: &str, role_id: &str, secret_id_file: &Path) -> Result<Self, Error> {
         let settings = VaultClientSettingsBuilder::default()
             .address(address)
             .token("")
@@ -49,14 +55,40 @@ impl VaultKeys {
         Ok(Self {
             client: Mutex::new(client),
             role_id: role_id.to_owned(),
-            secret_id: secret_id.to_owned(),
+            secret_id_file: secret_id_file.to_owned(),
         })
     }
 
+    /// The file with the secret id.
+    pub fn secret_id_file(&self) -> &Path {
+        &self.secret_id_file
+    }
+
+    fn secret_id(&self) -> Result<Zeroizing<String>, Error> {
+        let read = std::fs::read_to_string(&self.secret_id_file).map(Zeroizing::new);
+        let text = read.map_err(|cause| Error::driver("read", self.secret_id_file.display().to_string(), cause))?;
+        Ok(Zeroizing::new(text.trim().to_owned()))
+    }
+
     async fn login(&self, client: &mut VaultClient) -> Result<(), Error> {
-        let login = vaultrs::auth::approle::login(client, "approle", &self.role_id, &self.secret_id).await;
+        let login = vaultrs::auth::approle::login(client, APPROLE, &self.role_id, &self.secret_id()?).await;
         client.set_token(&login.map_err(failed("log in as", "this host"))?.client_token);
         Ok(())
+    }
+
+    /// A new secret id in place of the one that there is, which is destroyed once a login with the new one has succeeded. The role
+    /// lets its holder do so (`auth/approle/role/ROLE/secret-id`).
+    pub async fn renew(&self, role: &str) -> Result<(), Error> {
+        let mut client = self.client.lock().await;
+        let old = self.secret_id()?;
+        self.login(&mut client).await?;
+        let made = secret::generate(&*client, APPROLE, role, None).await;
+        let new = Zeroizing::new(made.map_err(failed("make a secret id of", role))?.secret_id);
+        let kept = write_whole(&self.secret_id_file, new.as_bytes());
+        kept.map_err(|cause| Error::driver("keep", self.secret_id_file.display().to_string(), cause))?;
+        self.login(&mut client).await?;
+        let destroyed = secret::delete(&*client, APPROLE, role, &old).await;
+        destroyed.map_err(failed("destroy the old secret id of", role))
     }
 }
 

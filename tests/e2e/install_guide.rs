@@ -56,7 +56,7 @@ impl Site {
     fn run(&self, block: &Block, kubeconfig: &Path, inside: bool) {
         let variables = self.dir.join("variables");
         let script = format!(
-            "set -euo pipefail\nset -a\n. {0}\nset +a\n{1}\nfor name in BAO_ADDR DEJIMA_API IMAGE MACHINE INTAKE; do declare -p $name; done >{0}\n",
+            "set -euo pipefail\nset -a\n. {0}\nset +a\n{1}\nfor name in BAO_ADDR DEJIMA_API IMAGE MACHINE INTAKE MACHINE_ADDRESS INTAKE_ADDRESS; do declare -p $name; done >{0}\n",
             variables.display(),
             block.text
         );
@@ -226,7 +226,8 @@ fn brought(dir: &Path, world: &World, binaries: &Binaries, api: u16, keys: &str)
     for (from, to) in [("server.crt", "api.crt"), ("server.key", "api.key"), ("ca.crt", "ca.crt")] {
         std::fs::copy(world.dir().join(from), dir.join(to)).unwrap();
     }
-    let variables = format!("BAO_ADDR={keys}\nDEJIMA_API=https://127.0.0.1:{api}\nIMAGE=\nMACHINE=\nINTAKE=\n");
+    let here = "MACHINE_ADDRESS=127.0.0.1\nINTAKE_ADDRESS=127.0.0.1\n";
+    let variables = format!("BAO_ADDR={keys}\nDEJIMA_API=https://127.0.0.1:{api}\nIMAGE=\nMACHINE=\nINTAKE=\n{here}");
     std::fs::write(dir.join("variables"), variables).unwrap();
     let images = dicom::images(&ToStderr).unwrap();
     let mut copy = Command::new("cp");

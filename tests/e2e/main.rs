@@ -13,6 +13,7 @@ mod install_chart;
 mod install_guide;
 mod reconcile_after;
 mod reconcile_beside;
+mod reconcile_credentials;
 mod reconcile_deletion;
 mod reconcile_door;
 mod reconcile_drift;

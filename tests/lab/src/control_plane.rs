@@ -218,11 +218,16 @@ impl ControlPlane {
             return Err(Error::Unexpected(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
         let login = format!("system:serviceaccount:{namespace}:{name}");
-        self.write_kubeconfig(
-            &login,
-            &format!("{{token: \"{}\"}}", String::from_utf8_lossy(&output.stdout).trim()),
+        let kubeconfig = self.kubeconfig(&login);
+        // In a file of its own: whose it is renews it.
+        let token = kubeconfig.with_extension("token");
+        self.write_kubeconfig(&login, &format!("{{tokenFile: \"{}\"}}", token.display()))?;
+        file(
+            "write",
+            &token,
+            std::fs::write(&token, String::from_utf8_lossy(&output.stdout).trim()),
         )?;
-        Ok(self.kubeconfig(&login))
+        Ok(kubeconfig)
     }
 
     fn write_kubeconfig(&self, login: &str, user: &str) -> Result<(), Error> {

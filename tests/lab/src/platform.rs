@@ -119,9 +119,17 @@ impl Platform {
         self.world.apply(ADMIN, &manifest).ok()?;
         self.world.plane().service_account(&space, "hostd")?;
         let role = format!("auth/approle/role/dejima-host-{host}");
-        let policies = format!("token_policies=dejima-host-{host}");
+        // Bound to where the host is, and short-lived: the host renews it.
+        let renew = format!(
+            "path \"{role}/secret-id\" {{ capabilities = [\"update\"] }}\npath \"{role}/secret-id/destroy\" {{ capabilities = [\"update\"] }}\n"
+        );
         self.keys
-            .run(&["write", &role, &policies, "token_ttl=1h", "token_no_default_policy=true"], None)?;
+            .run(&["policy", "write", &format!("dejima-renew-{host}"), "-"], Some(&renew))?;
+        let policies = format!("token_policies=dejima-host-{host},dejima-renew-{host}");
+        let bound = ["secret_id_bound_cidrs=127.0.0.1/32", "token_bound_cidrs=127.0.0.1/32"];
+        let short = ["secret_id_ttl=24h", "token_ttl=1h", "token_no_default_policy=true"];
+        self.keys
+            .run(&[&["write", &role, &policies], &bound[..], &short[..]].concat(), None)?;
         let folder = self.host_dir(host);
         file("make", &folder, std::fs::create_dir_all(&folder))?;
         succeed(Command::new("chmod").arg("700").arg(&folder), None)?;

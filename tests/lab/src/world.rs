@@ -74,11 +74,15 @@ impl World {
     pub fn token(&self, login: &str) -> Result<String, Error> {
         let path = self.plane.kubeconfig(login);
         let text = file("read", &path, std::fs::read_to_string(&path))?;
-        let after = text.split_once("token: \"").map(|(_, after)| after);
-        let token = after.and_then(|after| after.split('"').next());
-        token
-            .map(str::to_owned)
-            .ok_or_else(|| Error::Unexpected(format!("`{login}` has no token")))
+        let quoted = |key: &str| {
+            text.split_once(&format!("{key}: \""))
+                .and_then(|(_, after)| after.split('"').next())
+        };
+        match (quoted("token"), quoted("tokenFile")) {
+            (Some(token), _) => Ok(token.to_owned()),
+            (None, Some(path)) => file("read", Path::new(path), std::fs::read_to_string(path)),
+            (None, None) => Err(Error::Unexpected(format!("`{login}` has no token"))),
+        }
     }
 
     /// Where everything of it lies.
