@@ -72,6 +72,11 @@ mod faults {
                 "fail" => Fate::Fail,
                 "time-out" => Fate::TimeOut,
                 "kill" => Fate::Kill,
+                // It stands still before it, until somebody lets it go on.
+                "hang" => {
+                    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                    Fate::Pass
+                }
                 _ => Fate::Pass,
             }
         }

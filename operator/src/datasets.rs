@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase};
-use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, date, set};
+use dejima_crds::condition::{ConditionDraft, ConditionKind, Truth, date, get, set};
 use dejima_crds::dataset::Latest;
 use dejima_crds::names::{self, PlanKind};
 use dejima_crds::{Dataset, DatasetStatus, Host, HostPlan, receipt};
@@ -91,7 +91,10 @@ async fn one(context: &Context, pass: &mut Pass<'_>, dataset: &Dataset) -> Resul
         }
         let destroys = matches!(step, Step::DestroyKeys { .. });
         let gone = step == Step::Unfinalize;
-        current = carry_out(context, pass, current, &plans, step).await?;
+        current = match carry_out(context, pass, current.clone(), &plans, step).await {
+            Ok(current) => current,
+            Err(error) => return Err(Box::pin(stuck(context, pass, current, error)).await),
+        };
         if gone {
             return Ok(());
         }
@@ -101,6 +104,31 @@ async fn one(context: &Context, pass: &mut Pass<'_>, dataset: &Dataset) -> Resul
         }
     }
     say(context, pass, current, &status, problem.as_ref()).await.map(drop)
+}
+
+/// A step failed: who is waited for is said, and nothing that is not so. The failure, for the pass.
+async fn stuck(context: &Context, pass: &mut Pass<'_>, dataset: Dataset, error: Error) -> Error {
+    let Some(wait) = error.wait() else { return error };
+    let mut status = dataset.status.clone().unwrap_or_default();
+    let mut problem = None;
+    if dataset.metadata.deletion_timestamp.is_some() {
+        // Whether its keys are destroyed, and since when, stays as it was written down.
+        let known = get(&status.conditions, ConditionKind::Destroyed);
+        let end = ConditionDraft {
+            kind: ConditionKind::Destroyed,
+            status: known.map_or(Truth::False, |known| known.status),
+            reason: known.map_or_else(|| wait.reason.to_owned(), |known| known.reason.to_string()),
+            message: wait.message,
+            observed_generation: dataset.metadata.generation.unwrap_or(0),
+        };
+        set(&mut status.conditions, end, pass.now);
+    } else if !status.versions.iter().any(|version| version.version >= dataset.spec.revision) {
+        problem = Some((wait.reason, wait.message));
+    }
+    if let Err(other) = say(context, pass, dataset, &status, problem.as_ref()).await {
+        pass.note("whom a dataset waits for", other);
+    }
+    error
 }
 
 fn act(dataset: &Dataset, phase: Phase) -> Act {

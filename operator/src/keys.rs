@@ -38,6 +38,28 @@ pub enum Error {
     Injected(#[from] Injected),
 }
 
+impl Error {
+    /// Who is waited for, in words for people; nothing where a test let it fail.
+    pub fn who(&self) -> Option<&'static str> {
+        let cause = match self {
+            Self::Server { cause, .. } => cause.as_ref(),
+            Self::NoSigner(_) => return Some("a key that signs receipts"),
+            Self::Injected(_) => return None,
+        };
+        // OpenBao, HTTP API, "HTTP status codes": 503 where it is sealed or in maintenance.
+        let code = if let ClientError::APIError { code, .. } = cause {
+            *code
+        } else {
+            return Some("the key server, which does not answer");
+        };
+        Some(if code == 503 {
+            "the key server, which is sealed"
+        } else {
+            "the key server, which refused"
+        })
+    }
+}
+
 /// What the operator may do with keys.
 #[async_trait]
 pub trait Keys: Send + Sync {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dejima_crds::bounded::{Digest, KeyName, ObjectName};
+use dejima_plan::project::Wait;
 use jiff::Timestamp;
 use kube::Resource;
 use tokio::sync::watch;
@@ -52,6 +53,23 @@ impl Error {
             Self::Old(_) => true,
             Self::Keys(_) | Self::Record(_) | Self::Receipt(_) | Self::Injected(_) => false,
         }
+    }
+
+    /// Who is waited for, in words for people; nothing where our own copy was old, or nobody answers to whom it could be said.
+    pub fn wait(&self) -> Option<Wait> {
+        let (reason, who) = match self {
+            Self::Keys(error) => ("KeyServerSilent", error.who()?),
+            Self::Record(crate::records::Error::Refused { .. }) => ("LedgerSilent", "the ledger, which took nothing"),
+            Self::Api { cause, .. } if matches!(cause.as_ref(), kube::Error::Api(_)) && !self.is_conflict() => {
+                ("Refused", "the API server, which refused")
+            }
+            Self::Api { .. } | Self::Record(_) | Self::Receipt(_) | Self::Injected(_) => return None,
+        };
+        Some(Wait {
+            reason,
+            message: format!("waiting for {who}: {}", chain(self)),
+            is_keys: matches!(self, Self::Keys(_)),
+        })
     }
 }
 

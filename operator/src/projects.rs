@@ -14,7 +14,7 @@ use dejima_crds::usage_policy::Action;
 use dejima_crds::{AccessGrant, Host, HostPlan, IsolatedProject};
 use dejima_plan::effect::{Effect, through};
 use dejima_plan::placement::{Candidate, Hold};
-use dejima_plan::project::{Inputs, Next, Step, Wish, next};
+use dejima_plan::project::{Inputs, Next, Step, Wish, next, taken_away, waits};
 use dejima_policy::egress::Voice;
 use dejima_policy::facts::Labels;
 use dejima_policy::grants::Judged;
@@ -291,7 +291,10 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
             current = say(context, pass, current, &status).await?;
         }
         let destroys = matches!(step, Step::DestroyKey { .. });
-        current = carry_out(context, pass, current, &plans, step).await?;
+        current = match carry_out(context, pass, current.clone(), &plans, step.clone()).await {
+            Ok(current) => current,
+            Err(error) => return Err(Box::pin(stuck(context, pass, &inputs, current, &status, &step, error)).await),
+        };
         if destroys {
             // The receipt says when: not before it was so.
             date(&mut status.conditions, ConditionKind::KeysReady, Timestamp::now());
@@ -301,6 +304,35 @@ async fn one(context: &Context, pass: &mut Pass<'_>, project: &IsolatedProject) 
         say(context, pass, current, &status).await?;
     }
     Ok(())
+}
+
+/// A step failed: what must be taken away is, and who is waited for is said. The failure, for the pass.
+async fn stuck(
+    context: &Context,
+    pass: &mut Pass<'_>,
+    inputs: &Inputs<'_>,
+    current: IsolatedProject,
+    planned: &dejima_crds::IsolatedProjectStatus,
+    step: &Step,
+    error: Error,
+) -> Error {
+    let mut current = current;
+    for less in taken_away(inputs, step) {
+        match carry_out(context, pass, current.clone(), inputs.plans, less).await {
+            Ok(after) => current = after,
+            Err(other) => pass.note("what may be had no longer", other),
+        }
+    }
+    let said = match (error.wait(), step) {
+        (None, _) => return error,
+        // What a provider's namespace says to a request is not for the project's eyes.
+        (Some(_), Step::Request { .. } | Step::DropRequest { .. }) => planned.clone(),
+        (Some(wait), _) => waits(inputs, planned, step, &wait),
+    };
+    if let Err(other) = say(context, pass, current, &said).await {
+        pass.note("whom a project waits for", other);
+    }
+    error
 }
 
 /// The egress that the request names on which the permission of a dataset rests, or would rest.

@@ -9,8 +9,10 @@ mod host_plan;
 mod kept;
 mod less;
 mod status;
+mod waits;
 
 pub(crate) use ending::said;
+pub use waits::{Wait, taken_away, waits};
 
 use std::collections::BTreeMap;
 

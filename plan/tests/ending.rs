@@ -108,7 +108,7 @@ fn a_receipt_is_partial_until_every_host_has_confirmed_and_then_final() {
         &[plan("host-a", false, None), plan("host-b", false, None)],
         now(),
     );
-    assert_eq!(words(&first), ["write", "closekeys", "write", "closekeys", "destroykey"]);
+    assert_eq!(words(&first), ["write", "write", "closekeys", "closekeys", "destroykey"]);
     assert_eq!(first.status.receipt, None);
 
     let ended = json!({"planGeneration": 7, "closedAt": CLOSED, "sweptAt": SWEPT});

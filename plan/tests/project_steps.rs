@@ -17,7 +17,7 @@ use dejima_crds::reason::Decision;
 use dejima_crds::receipt::{Receipt, State};
 use dejima_crds::{Host, HostPlan, IsolatedProject, IsolatedProjectStatus, MachineImage};
 use dejima_plan::placement::Candidate;
-use dejima_plan::project::{Inputs, Next, Step, Wish, next};
+use dejima_plan::project::{Inputs, Next, Step, Wait, Wish, next, taken_away, waits};
 use dejima_policy::{DatasetFacts, Verdict, facts};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use proptest::prelude::*;
@@ -170,6 +170,11 @@ impl Cluster {
 
     /// What is to be done now.
     fn next(&self) -> Next {
+        self.thinks(next)
+    }
+
+    /// What follows from everything that is known now.
+    fn thinks<R>(&self, think: impl FnOnce(&Inputs<'_>) -> R) -> R {
         let image: MachineImage = serde_json::from_value(json!({"apiVersion": "dejima.dev/v1alpha1", "kind": "MachineImage", "metadata": {"name": "probe"},
             "spec": {"format": "kernel-initrd", "guest": "probe", "boot": {"kernel": {"path": "k", "digest": digest(), "initrd": "i", "initrdDigest": digest()}}}}))
         .unwrap();
@@ -211,7 +216,7 @@ impl Cluster {
         let wishes: Vec<Wish<'_>> = self.project.spec.datasets.iter().map(wish).collect();
         let mut project = self.project.clone();
         project.metadata.finalizers = (self.life == Life::Held).then(|| vec![dejima_crds::names::FINALIZER.to_owned()]);
-        next(&Inputs {
+        think(&Inputs {
             facts: &facts::project(&project, facts::Labels::Count(&BTreeMap::new()), &[]),
             project: &project,
             namespace: &BTreeMap::new(),
@@ -308,6 +313,7 @@ impl Cluster {
         let mut said = false;
         for (at, step) in steps.into_iter().enumerate() {
             if at == budget {
+                self.is_stuck(&status, &step);
                 return at;
             }
             if matches!(step, Step::Forget { .. } | Step::Unfinalize) {
@@ -319,6 +325,22 @@ impl Cluster {
             self.project.status = Some(status);
         }
         count
+    }
+
+    /// What the operator does and says where a step failed.
+    fn is_stuck(&mut self, planned: &IsolatedProjectStatus, step: &Step) {
+        let wait = Wait {
+            reason: "KeyServerSilent",
+            message: "waiting for somebody".to_owned(),
+            is_keys: true,
+        };
+        for less in self.thinks(|inputs| taken_away(inputs, step)) {
+            self.apply(less);
+        }
+        let said = self.thinks(|inputs| waits(inputs, planned, step, &wait));
+        let told = said.conditions.iter().any(|condition| condition.message == "waiting for somebody");
+        assert!(told, "nobody is told: {said:?}");
+        self.project.status = Some(said);
     }
 
     /// The host carries its plan out.

@@ -32,6 +32,8 @@ mod reconcile_volumes;
 mod recover_admission;
 mod recover_edits;
 mod recover_faults;
+mod recover_hands;
+mod recover_keys;
 mod running;
 mod up_asks;
 mod up_down;

@@ -194,6 +194,25 @@ impl Platform {
         }
     }
 
+    /// Whether there is no such object any more.
+    pub fn gone(&self, namespace: &str, kind: &str, name: &str) -> bool {
+        let answer = self.world.run(people::ADMIN, &["get", kind, name, "-n", namespace]);
+        !answer.accepted && answer.text.contains("NotFound")
+    }
+
+    /// How many shards a host that only remembers has attached to machines of this name.
+    pub fn attached(&self, host: &str, machine: &str) -> usize {
+        let remembered = self.remembered(host);
+        let projects = remembered.get("projects").and_then(Value::as_object);
+        let of = |project: &Value| {
+            project
+                .pointer(&format!("/domains/{machine}/shards"))
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len)
+        };
+        projects.into_iter().flat_map(serde_json::Map::values).map(of).sum()
+    }
+
     /// A status condition: its status, reason and message.
     pub fn condition(&self, namespace: &str, kind: &str, name: &str, condition: &str) -> (String, String, String) {
         self.world.condition(namespace, kind, name, condition)

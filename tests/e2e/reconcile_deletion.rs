@@ -11,16 +11,12 @@ const HOST: &str = "host-k";
 const OPEN: (&str, &str) = ("open-2026", "open-2026");
 
 fn gone(platform: &Platform, namespace: &str, kind: &str, name: &str) -> bool {
-    let answer = platform.world.run(ADMIN, &["get", kind, name, "-n", namespace]);
-    !answer.accepted && answer.text.contains("NotFound")
+    platform.gone(namespace, kind, name)
 }
 
 /// How many shards the host has attached.
 fn attached(platform: &Platform) -> usize {
-    let remembered = platform.remembered(HOST);
-    let projects = remembered["projects"].as_object().cloned().unwrap_or_default();
-    let of = |project: &Value| project["domains"]["train"]["shards"].as_array().map_or(0, Vec::len);
-    projects.values().map(of).sum()
+    platform.attached(HOST, "train")
 }
 
 fn shard_keys(platform: &Platform) -> usize {

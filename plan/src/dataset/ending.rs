@@ -77,10 +77,12 @@ pub(super) fn next(inputs: &Inputs<'_>) -> Next {
         .hosts
         .iter()
         .any(|known| known.metadata.name.as_deref() == Some(host.as_str()));
-    let mut steps: Vec<Step> = close.into_iter().collect();
+    // The host is told before the key server is asked for anything: it ends although that is silent.
+    let mut steps = Vec::new();
     if is_known && plan.is_none_or(|plan| !plan.spec.ends) {
         steps.extend(order(inputs, &host, intake));
     }
+    steps.extend(close);
     let destroyed = get(&status.conditions, ConditionKind::Destroyed)
         .filter(|condition| condition.reason == DESTROYED)
         .and_then(|condition| condition.last_transition_time.as_str().parse::<Timestamp>().ok());

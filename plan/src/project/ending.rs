@@ -26,14 +26,18 @@ pub(super) fn steps(inputs: &Inputs<'_>) -> Vec<Step> {
     let status = inputs.project.status.clone().unwrap_or_default();
     let concluded = concluded(&status);
     let mut steps = Vec::new();
+    let mut close = Vec::new();
     let mut open = false;
     for host in hosts(inputs) {
         let plan = plan_of(inputs, &host);
         if !concluded || plan.is_some() {
             steps.extend(end(inputs, &host, plan));
+            close.push(Step::CloseKeys { host: host.clone() });
         }
         open |= is_known(inputs, &host) && plan.map_or(!concluded, |plan| !swept(plan));
     }
+    // Every host is told before the key server is asked for anything: where that is silent, machines and mounts go all the same.
+    steps.append(&mut close);
     // The receipt says when the key was destroyed, hence comes once that was written down.
     let Some(destroyed) = destroyed(&status) else {
         steps.push(Step::DestroyKey {
@@ -109,9 +113,8 @@ pub(super) fn swept(plan: &HostPlan) -> bool {
     swept_at(plan).is_some()
 }
 
-/// A host ends what it holds, and may use no key of it any more. One whose plan is gone, though nobody saw its end, is told again.
-fn end(inputs: &Inputs<'_>, host: &ObjectName, plan: Option<&HostPlan>) -> Vec<Step> {
-    let mut steps = Vec::new();
+/// A host ends what it holds. One whose plan is gone, though nobody saw its end, is told again.
+fn end(inputs: &Inputs<'_>, host: &ObjectName, plan: Option<&HostPlan>) -> Option<Step> {
     let spec = match plan {
         Some(plan) if plan.spec.ends => None,
         Some(plan) => Some(HostPlanSpec {
@@ -127,15 +130,11 @@ fn end(inputs: &Inputs<'_>, host: &ObjectName, plan: Option<&HostPlan>) -> Vec<S
         }),
         None => None,
     };
-    if let Some(spec) = spec {
-        steps.push(Step::Write {
-            host: host.clone(),
-            spec: Box::new(spec),
-            from: plan.and_then(|plan| plan.metadata.resource_version.clone()),
-        });
-    }
-    steps.push(Step::CloseKeys { host: host.clone() });
-    steps
+    spec.map(|spec| Step::Write {
+        host: host.clone(),
+        spec: Box::new(spec),
+        from: plan.and_then(|plan| plan.metadata.resource_version.clone()),
+    })
 }
 
 /// A plan that names the project and nothing of it: what is found of it on the host goes.

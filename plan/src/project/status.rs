@@ -37,7 +37,7 @@ pub(super) fn say(
     );
 }
 
-fn before(inputs: &Inputs<'_>) -> IsolatedProjectStatus {
+pub(super) fn before(inputs: &Inputs<'_>) -> IsolatedProjectStatus {
     inputs.project.status.clone().unwrap_or_default()
 }
 

@@ -172,6 +172,11 @@ impl Running {
         self.pid
     }
 
+    /// Whether this is its name.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// How long it stays.
     pub fn stays(&self) -> Stay {
         self.stay

@@ -21,10 +21,11 @@ rules:
 - level: Metadata
 ";
 
+const SERVER: &str = "kube-apiserver";
 /// Its processes and their logs, in the order in which they are stopped.
 pub(crate) const PARTS: [(&str, &str); 3] = [
     ("kube-controller-manager", "manager.log"),
-    ("kube-apiserver", "api.log"),
+    (SERVER, "api.log"),
     ("etcd", "etcd.log"),
 ];
 /// The file that names the API server's port.
@@ -39,6 +40,8 @@ pub struct ControlPlane {
     people: Vec<Person>,
     // In the order in which they are stopped.
     children: Mutex<Vec<Running>>,
+    // What its API server is started by again; nothing where another process started it.
+    again: Option<Command>,
 }
 
 /// Ports that this library gives: below those that the kernel gives to callers (`ip_local_port_range`), which come and go.
@@ -118,7 +121,8 @@ impl ControlPlane {
             "--audit-log-mode=batch".to_owned(),
             "--audit-log-batch-max-wait=200ms".to_owned(),
         ]);
-        let api = start_for(stay, "kube-apiserver", &api, &dir.join("api.log"))?;
+        let again = api;
+        let api = start_for(stay, SERVER, &again, &dir.join("api.log"))?;
 
         let plane = Self {
             dir: dir.to_owned(),
@@ -126,6 +130,7 @@ impl ControlPlane {
             port,
             people: people.to_vec(),
             children: Mutex::new(vec![api, etcd]),
+            again: Some(again),
         };
         plane.write_kubeconfig(
             "admin",
@@ -134,11 +139,7 @@ impl ControlPlane {
         for person in people {
             plane.write_kubeconfig(&person.login, &format!("{{token: \"{}\"}}", person.token()))?;
         }
-        await_until("a ready API server", 60, &at("api.log"), || {
-            plane
-                .kubectl("admin", &["get", "--raw", "/readyz"], None)
-                .is_ok_and(|output| output.status.success())
-        })?;
+        plane.await_server()?;
 
         // Who answers is ours only if ours still run.
         let mut children = plane.children.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,11 +183,40 @@ impl ControlPlane {
             port,
             people: people.to_vec(),
             children: Mutex::new(children),
+            again: None,
         })
     }
 
     fn children(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn await_server(&self) -> Result<(), Error> {
+        let log = self.dir.join("api.log").display().to_string();
+        await_until("a ready API server", 60, &log, || {
+            let ready = self.kubectl("admin", &["get", "--raw", "/readyz"], None);
+            ready.is_ok_and(|output| output.status.success())
+        })
+    }
+
+    /// Kills the API server: nobody answers any more; what it wrote is in etcd.
+    pub fn kill_server(&self) {
+        for child in self.children().iter_mut().filter(|child| child.is(SERVER)) {
+            child.kill();
+        }
+    }
+
+    /// Starts the API server again, at the same address. Its watch cache begins with what is in etcd now: who watched from an
+    /// earlier resource version is told that this is gone (410).
+    pub fn start_server(&self) -> Result<(), Error> {
+        let Some(again) = &self.again else {
+            return Err(Error::Unexpected("another process started this API server".into()));
+        };
+        let started = start_for(Stay::WithStarter, SERVER, again, &self.dir.join("api.log"))?;
+        if let Some(place) = self.children().iter_mut().find(|child| child.is(SERVER)) {
+            *place = started;
+        }
+        self.await_server()
     }
 
     /// Where the API server answers.

@@ -46,9 +46,7 @@ impl KeyServer {
         );
         file("write", dir, std::fs::write(dir.join("server.hcl"), text))?;
         file("write", dir, std::fs::write(dir.join(PORT), port.to_string()))?;
-        let mut command = Command::new(&binaries.key_server);
-        command.arg("server").arg(format!("-config={}", dir.join("server.hcl").display()));
-        let child = start_for(stay, PART, &command, &dir.join(LOG))?;
+        let child = launch(stay, &binaries.key_server, dir)?;
         let mut server = Self {
             dir: dir.to_owned(),
             program: binaries.key_server.clone(),
@@ -132,8 +130,30 @@ impl KeyServer {
         succeed(self.command().args(arguments), input.map(str::as_bytes))
     }
 
+    /// Seals it: it runs, and answers nothing but that it is sealed.
+    pub fn seal(&self) -> Result<(), Error> {
+        self.run(&["operator", "seal"], None)?;
+        let log = self.dir.join(LOG).display().to_string();
+        await_until("a sealed key server", 20, &log, || self.state() == Some(true))
+    }
+
+    /// Opens it again. What seals it by a key beside it opens as it starts, at the same address.
+    pub fn unseal(&mut self) -> Result<(), Error> {
+        let stay = self.child.stays();
+        self.stop()?;
+        self.child = launch(stay, &self.program, &self.dir)?;
+        let log = self.dir.join(LOG).display().to_string();
+        await_until("an active key server", 30, &log, || self.state() == Some(false))
+    }
+
     /// Stops it and waits for its end.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.child.stop(Duration::from_secs(20))
     }
+}
+
+fn launch(stay: Stay, program: &Path, dir: &Path) -> Result<Running, Error> {
+    let mut command = Command::new(program);
+    command.arg("server").arg(format!("-config={}", dir.join("server.hcl").display()));
+    start_for(stay, PART, &command, &dir.join(LOG))
 }

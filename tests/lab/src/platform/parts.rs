@@ -162,6 +162,13 @@ impl Platform {
         self.running.get_mut(part).is_some_and(Running::is_running)
     }
 
+    /// Sends a signal to a part.
+    pub fn signal(&self, part: &str, signal: nix::sys::signal::Signal) {
+        if let Some(running) = self.running.get(part) {
+            running.signal(signal);
+        }
+    }
+
     /// The pid of a host's agent, seen from the machine.
     pub fn hostd_pid(&self, host: &str) -> Option<u32> {
         self.running.get(host).map(Running::pid)
