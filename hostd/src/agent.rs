@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::ExponentialBuilder;
 use dejima_crds::bounded::{Digest, Label, Uid};
 use dejima_crds::condition::seconds;
 use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IsolationProof, ProjectPlan};
@@ -18,6 +19,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::ExponentialBackoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
@@ -65,6 +68,14 @@ fn api_error(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
     }
 }
 
+/// How long a watch that was interrupted waits before it begins again: what it sees takes access away (see the operator's).
+pub(crate) fn patience() -> impl Backoff {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(Duration::from_secs(3));
+    ExponentialBackoff::from(pauses.with_jitter().without_max_times())
+}
+
 /// Runs until told to stop.
 pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
@@ -77,7 +88,7 @@ pub async fn run(agent: Agent, mut stop: watch::Receiver<bool>) -> Result<(), Er
     tasks.spawn(async move {
         let mut stream = std::pin::pin!(reflector::reflector(
             writer,
-            watcher(api, watcher::Config::default()).default_backoff()
+            watcher(api, watcher::Config::default()).backoff(patience())
         ));
         while let Some(event) = stream.next().await {
             match event {

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use self::recording::{Kept, Recording};
 use self::terminal::{Seat, Terminal};
 use self::visit::{Order, Purse, Visit};
-use crate::agent::chain;
+use crate::agent::{chain, patience};
 use crate::driver::{Drivers, Error};
 
 /// Visits on one host at the same time.
@@ -149,7 +149,7 @@ pub async fn keep(door: Door, mut stop: watch::Receiver<bool>) {
 /// Recordings go with their project: once its plan orders the end, and only then.
 async fn watch_ends(door: Door, ending: Arc<std::sync::Mutex<BTreeSet<Uid>>>) {
     let api: Api<HostPlan> = Api::namespaced(door.client.clone(), host_namespace(&door.host).as_str());
-    let mut plans = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
+    let mut plans = std::pin::pin!(watcher(api, watcher::Config::default()).backoff(patience()).applied_objects());
     while let Some(plan) = plans.next().await {
         let ends = plan.ok().filter(|plan| plan.spec.ends).and_then(|plan| plan.spec.project);
         let Some(uid) = ends.map(|plan| plan.of.uid) else { continue };

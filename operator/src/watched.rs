@@ -6,12 +6,15 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use backon::ExponentialBuilder;
 use dejima_crds::{AccessGrant, Attestation, Dataset, Host, HostPlan, IsolatedProject, MachineImage, Model, UsagePolicy};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::ExponentialBackoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -69,9 +72,18 @@ where
     K::DynamicType: Hash + Eq,
 {
     let (store, writer) = reflector::store();
-    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(patience());
     tasks.spawn(drive(reflector::reflector(writer, stream), Arc::clone(changed)));
     store
+}
+
+/// How long a watch that was interrupted waits before it begins again. What is seen by it takes access away: once the API server
+/// is back after minutes, that must not wait for half a minute, and then for as long again to be told that the past is gone (410).
+fn patience() -> impl Backoff {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(Duration::from_secs(3));
+    ExponentialBackoff::from(pauses.with_jitter().without_max_times())
 }
 
 async fn drive<K: Resource<DynamicType = ()>>(stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send, changed: Arc<Notify>) {

@@ -104,6 +104,12 @@ impl Platform {
         self.lab.hostd_pid(host).expect("the host's agent was started")
     }
 
+    /// Whether a host's agent stands still (proc(5): `T`).
+    pub fn hangs(&self, host: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.hostd_pid(host))).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    }
+
     /// The directory below which the intake roots of a host lie; a host that has one seals.
     pub fn sources(&self, host: &str) -> PathBuf {
         self.lab.sources(host).unwrap()

@@ -67,12 +67,6 @@ fn has(platform: &Platform) -> (usize, usize, usize) {
     (formatted, count("domains", &|_| true), platform.attached(HOST, "train"))
 }
 
-/// Whether the agent's process stands still (proc(5): `T`).
-fn hangs(platform: &Platform) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", platform.hostd_pid(HOST))).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-}
-
 /// Starts an agent that will stand still in front of this effect.
 fn start_to_hang(platform: &mut Platform, effect: &str) {
     let (verb, object) = effect.split_once(' ').unwrap();
@@ -128,7 +122,7 @@ fn life(platform: &mut Platform, tenant: &str, manifest: &str, phase: Phase, way
         platform.within(60, &format!("{case}: mounted"), || is_mounted(platform, tenant));
         delete(platform, tenant);
     }
-    platform.within(60, &format!("{case}: it hangs"), || hangs(platform));
+    platform.within(60, &format!("{case}: it hangs"), || platform.hangs(HOST));
     assert_eq!(has(platform), phase.has, "{case}");
     if ends {
         // What needs no host is done; what needs it waits, and nothing is said in its name.
@@ -140,7 +134,7 @@ fn life(platform: &mut Platform, tenant: &str, manifest: &str, phase: Phase, way
             others_go_on(platform, tenant, &case);
         }
     }
-    assert!(hangs(platform) && has(platform) == phase.has, "{case}: it hung all the time");
+    assert!(platform.hangs(HOST) && has(platform) == phase.has, "{case}: it hung all the time");
     goes_on(platform, way);
     if !ends {
         platform.within(60, &format!("{case}: mounted after all"), || is_mounted(platform, tenant));
@@ -191,7 +185,7 @@ fn an_agent_that_is_killed_hangs_or_is_restarted_in_any_phase_is_simply_gone_on_
     platform.world.create(LEAD, &manifest).accepted();
     platform.within(60, "mounted", || is_mounted(&platform, &tenant));
     platform.signal(HOST, Signal::SIGSTOP);
-    await_until("it hangs", 10, "none", || hangs(&platform)).unwrap();
+    await_until("it hangs", 10, "none", || platform.hangs(HOST)).unwrap();
     let none = json!([{"op": "replace", "path": "/spec/datasets", "value": []}]);
     let world = &platform.world;
     world.patch(LEAD, &tenant, "isolatedproject", PROJECT, &none.to_string()).accepted();
