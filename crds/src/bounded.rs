@@ -107,6 +107,10 @@ bounded!(
     Ref, max = 317, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 );
 bounded!(
+    /// What an item of a host plan is about: long enough for a mount, which names a dataset and a machine.
+    ItemName, max = 512
+);
+bounded!(
     /// A login as the API server knows it: printable ASCII, since logins that only look alike are no persons of ours.
     Login, max = 253, min = 1, pattern = "^[!-~]+$"
 );

@@ -210,10 +210,6 @@ pub struct ReviewSeen {
 /// The name of a request: made twice, it is made once.
 pub fn name(spec: &AccessGrantSpec) -> Result<ObjectName, crate::digest::NotJson> {
     let digest = crate::digest::of_value(&(&spec.project.uid, &spec.dataset, &spec.policy.digest, &spec.request, &spec.window))?;
-    let dataset: String = spec.dataset.as_str().chars().take(200).collect();
-    Ok(ObjectName::from(format!(
-        "{}-{}",
-        dataset.trim_end_matches(['-', '.']),
-        digest.short(12)
-    )))
+    let dataset = crate::names::shortened(spec.dataset.as_str(), 200);
+    Ok(ObjectName::from(format!("{dataset}-{}", digest.short(12))))
 }

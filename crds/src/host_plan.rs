@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::{
-    Cidr, Code, Digest, KeyName, Label, Line, MountPath, ObjectName, Prose, Ref, ShardId, SubPath, Uid, UserText, WrappedKey,
+    Cidr, Code, Digest, ItemName, KeyName, Label, Line, MountPath, ObjectName, Prose, Ref, ShardId, SubPath, Uid, UserText, WrappedKey,
 };
 use crate::dataset::{DirectorySource, Shard};
 use crate::grant::ProjectRef;
@@ -341,7 +341,7 @@ pub struct HostPlanStatus {
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// `key`, `network`, `volume/<name>`, `domain/<machine>`, `mount/<namespace>/<dataset>@<version>/<machine>`, `seal`.
-    pub item: Line,
+    pub item: ItemName,
     /// Its state.
     pub state: ItemState,
     /// Why, where it is not ready.
@@ -391,7 +391,7 @@ pub struct IsolationProof {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
     /// What.
-    pub item: Line,
+    pub item: ItemName,
     /// How it differs.
     pub message: Prose,
     /// Whether the platform repairs it, or only says so.

@@ -73,19 +73,29 @@ pub fn volume_receipt_id(project: &Uid, volume: &Label, at: &Line) -> Uid {
     Uid::from(id(project, &format!("receipt/{volume}/{at}")).to_string())
 }
 
+/// The beginning of a name, for names of ours that bear it: what follows makes them differ where what was cut off did.
+pub fn shortened(name: &str, most: usize) -> String {
+    let short: String = name.chars().take(most).collect();
+    // What is cut at a dot or a hyphen would be no name with something behind it.
+    short.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The name of an event of an object, at this time (nanoseconds since 1970).
+pub fn event_name(object: &str, at: i128) -> String {
+    format!("{}.{at:x}", shortened(object, 200))
+}
+
 /// The name of the ConfigMap that bears the receipt of a volume of a project.
 pub fn volume_receipt_name(name: &ObjectName, volume: &Label, receipt: &Uid) -> ObjectName {
-    let short: String = name.as_str().chars().take(150).collect();
     let digits: String = receipt.as_str().chars().take(8).collect();
-    ObjectName::from(format!("receipt-{}-{volume}-{digits}", short.trim_end_matches(['-', '.'])))
+    ObjectName::from(format!("receipt-{}-{volume}-{digits}", shortened(name.as_str(), 150)))
 }
 
 /// The name of the ConfigMap that bears a project's receipt: who looks for it knows the project's name, and another
 /// project of that name has another.
 pub fn receipt_name(name: &ObjectName, project: &Uid) -> ObjectName {
-    let short: String = name.as_str().chars().take(200).collect();
     let digits: String = project.as_str().chars().take(8).collect();
-    ObjectName::from(format!("receipt-{}-{digits}", short.trim_end_matches(['-', '.'])))
+    ObjectName::from(format!("receipt-{}-{digits}", shortened(name.as_str(), 200)))
 }
 
 /// The id of something we make for a project: UUIDv5 of the project's UID and the role of the thing, e.g. `domain/train`.
@@ -113,6 +123,56 @@ pub fn mac(owner: &Uid, role: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Names as Kubernetes takes them (RFC 1123): labels of at most 63 characters with dots between, 253 in all.
+    fn object_names() -> impl Strategy<Value = String> {
+        let label = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
+        proptest::collection::vec(label, 1..8).prop_map(|labels| {
+            let text: String = labels.join(".").chars().take(253).collect();
+            text.trim_end_matches(['-', '.']).to_owned()
+        })
+    }
+
+    fn is_object_name(text: &str) -> bool {
+        let is_label = |label: &str| {
+            let inside = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+            !label.is_empty() && label.chars().all(inside) && !label.starts_with('-') && !label.ends_with('-')
+        };
+        !text.is_empty() && text.len() <= 253 && text.split('.').all(is_label)
+    }
+
+    proptest! {
+        /// Two that begin alike, however long: what is made of their names is a name, and no two are one.
+        #[test]
+        fn names_that_were_shortened_are_names_and_no_two_are_one(
+            name in object_names(), tails in ("[a-z0-9]{1,9}", "[a-z0-9]{1,9}"), uids in ("[0-9a-f]{8}-0", "[0-9a-f]{8}-1"), volume in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
+        ) {
+            prop_assume!(uids.0.get(..8) != uids.1.get(..8));
+            let like = |tail: &str| shortened(&name, 253 - tail.len()) + tail;
+            let (one, other) = (like(&tails.0), like(&tails.1));
+            prop_assert!(is_object_name(&one) && is_object_name(&other), "the control: {} {}", one, other);
+            let made = |name: &str, uid: &str| {
+                let (name, uid) = (ObjectName::from(name), Uid::from(uid));
+                [
+                    receipt_name(&name, &uid).to_string(),
+                    volume_receipt_name(&name, &volume.as_str().into(), &uid).to_string(),
+                    event_name(name.as_str(), i128::from(u32::from_str_radix(uid.as_str().get(..8).unwrap_or_default(), 16).unwrap_or_default())),
+                ]
+            };
+            let (first, second) = (made(&one, &uids.0), made(&other, &uids.1));
+            for (first, second) in first.iter().zip(&second) {
+                prop_assert!(is_object_name(first) && is_object_name(second), "{} {}", first, second);
+                prop_assert_ne!(first, second);
+            }
+            // What we make for a project has a name of its UID and its role alone.
+            let (one, other) = (Uid::from(uids.0.as_str()), Uid::from(uids.1.as_str()));
+            let role = format!("domain/{volume}");
+            prop_assert_ne!(serial(&one, &role), serial(&other, &role));
+            prop_assert_ne!(plan_name(PlanKind::Project, &one), plan_name(PlanKind::Project, &other));
+            prop_assert_ne!(plan_name(PlanKind::Project, &one), plan_name(PlanKind::Intake, &one));
+        }
+    }
 
     #[test]
     fn the_same_role_of_another_project_has_another_id() {

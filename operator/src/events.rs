@@ -46,10 +46,9 @@ where
     for condition in turned(before, after) {
         // INVARIANT: this is an adapter's clock, as every write has one; nothing is decided by it.
         let now = jiff::Timestamp::now();
-        let short: String = object.name_any().chars().take(200).collect();
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{short}.{:x}", now.as_nanosecond())),
+                name: Some(names::event_name(&object.name_any(), now.as_nanosecond())),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },

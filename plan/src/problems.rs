@@ -4,6 +4,8 @@ use dejima_crds::DatasetSpec;
 use dejima_crds::dataset::{Delivery, Source};
 use dejima_crds::project::{IsolatedProjectSpec, Machine};
 
+use crate::segment;
+
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -87,6 +89,7 @@ pub fn problems(spec: &IsolatedProjectSpec) -> Vec<Problem> {
     if index.is_some() {
         all.push(not_built("index"));
     }
+    all.extend(machine_names(spec));
     all.extend(paths(spec));
     all.extend(period(spec));
     let mut seen = std::collections::BTreeSet::new();
@@ -143,6 +146,22 @@ pub fn of_dataset(spec: &DatasetSpec) -> Vec<&'static str> {
         (*delivery == Delivery::Share, "delivery: share is not built yet: use image"),
     ];
     asked.into_iter().filter_map(|(asked, name)| asked.then_some(name)).collect()
+}
+
+/// Machines that are several alike are numbered: none of these names may be another machine's.
+fn machine_names(spec: &IsolatedProjectSpec) -> Vec<Problem> {
+    let mut seen = std::collections::BTreeSet::new();
+    let all = spec
+        .machines
+        .iter()
+        .flat_map(|machine| segment::machine_names(&machine.name, machine.count));
+    all.filter(|name| !seen.insert(name.clone()))
+        .map(|name| {
+            invalid(format!(
+                "machines: two machines are both called {name}: several alike are numbered from 0; give one of them another name"
+            ))
+        })
+        .collect()
 }
 
 /// Two things of one machine must not lie at, or below, one path.

@@ -34,6 +34,7 @@ mod recover_edits;
 mod recover_faults;
 mod recover_hands;
 mod recover_keys;
+mod recover_names;
 mod recover_server;
 mod running;
 mod up_asks;

@@ -44,6 +44,21 @@ fn server_answers(platform: &Platform) -> bool {
     platform.world.run(ADMIN, &["get", "--raw", "/readyz"]).accepted
 }
 
+/// Another dataset beside that of `with_data`, under the same policy; its intake host is started by whoever wants it sealed.
+pub(crate) fn another_dataset(platform: &Platform, provider: &str, name: &str) {
+    let source = platform.sources(INTAKE).join("jichi/another");
+    std::fs::create_dir_all(&source).unwrap();
+    std::fs::write(source.join("two.dcm"), b"DICM").unwrap();
+    let changes = [
+        ("namespace: jichi", format!("namespace: {provider}")),
+        ("policyRef: ct-mr-2026", "policyRef: open-2026".to_owned()),
+        ("name: ct-mr,", format!("name: {name},")),
+        ("path: ct-mr}", "path: another}".to_owned()),
+    ];
+    let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    platform.world.create(PROVIDER, &example("dataset-story.yaml", &changes)).accepted();
+}
+
 #[test]
 fn while_the_api_server_is_away_all_goes_on_and_ends_are_kept_and_what_was_missed_is_found_out() {
     let mut platform = Platform::new("away", &HOSTS);
@@ -66,19 +81,9 @@ fn while_the_api_server_is_away_all_goes_on_and_ends_are_kept_and_what_was_misse
     let [ends, stays] = hosts.as_slice() else { unreachable!() };
 
     // A dataset is about to be sealed; one project has an end that comes soon, and its host knows it. Then the API server is gone.
-    let source = platform.sources(INTAKE).join("jichi/second");
-    std::fs::create_dir_all(&source).unwrap();
-    std::fs::write(source.join("two.dcm"), b"DICM").unwrap();
     let faults = json!({"object": "seal/shard", "verb": "seal", "nth": 1, "fate": "hang"});
     platform.start_host(INTAKE, Some(&faults));
-    let second = [
-        ("namespace: jichi", format!("namespace: {provider}")),
-        ("policyRef: ct-mr-2026", "policyRef: open-2026".to_owned()),
-        ("name: ct-mr,", "name: second,".to_owned()),
-        ("path: ct-mr}", "path: second}".to_owned()),
-    ];
-    let second: Vec<(&str, &str)> = second.iter().map(|(from, to)| (*from, to.as_str())).collect();
-    platform.world.create(PROVIDER, &example("dataset-story.yaml", &second)).accepted();
+    another_dataset(&platform, &provider, "second");
     platform.within(60, "it is about to be sealed", || platform.hangs(INTAKE));
     let shards = platform.image_store().join("shards");
     assert_eq!(entries(&shards), 1);

@@ -95,8 +95,15 @@ impl World {
         &self.plane
     }
 
+    /// Takes the chart away, as a site does.
+    pub fn uninstall(&self, helm: &Path) -> Result<(), Error> {
+        let mut uninstall = self.helm(helm);
+        uninstall.args(["uninstall", "dejima", "--namespace", "dejima-system"]);
+        succeed(&mut uninstall, None).map(drop)
+    }
+
     /// Installs the chart as a site does, by Helm. Our parts run beside the cluster here, as processes.
-    fn install(&self, helm: &Path, chart: &Path) -> Result<(), Error> {
+    pub fn install(&self, helm: &Path, chart: &Path) -> Result<(), Error> {
         let values = "workloads: {enabled: false}\ngroups: {office: [dejima.dev/office], reviewers: [dejima.dev/board]}\n";
         let mut install = self.helm(helm);
         install
