@@ -35,6 +35,7 @@ mod recover_faults;
 mod recover_hands;
 mod recover_keys;
 mod recover_names;
+mod recover_order;
 mod recover_server;
 mod running;
 mod up_asks;
