@@ -244,7 +244,7 @@ pub fn between(view: View<'_>, clause: &str, from: Option<&When>, until: Option<
                 &view.dataset.of,
                 clause,
                 format!("not before {from}"),
-                view.at.to_string(),
+                "it has not begun",
             )),
             Ok(_) => {}
             Err(error) => found.reasons.push(unreadable(&view.dataset.of, clause, &error)),
@@ -257,7 +257,7 @@ pub fn between(view: View<'_>, clause: &str, from: Option<&When>, until: Option<
                 &view.dataset.of,
                 clause,
                 format!("not after {until}"),
-                view.at.to_string(),
+                "it has ended",
             )),
             Ok(ends) => found.until = Some(ends),
             Err(error) => found.reasons.push(unreadable(&view.dataset.of, clause, &error)),

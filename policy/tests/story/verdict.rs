@@ -95,6 +95,19 @@ fn each_clause_refuses_for_its_own_reason() {
 }
 
 #[test]
+fn what_a_verdict_says_changes_with_what_turns_and_not_with_every_moment() {
+    let said = |at: &str| {
+        let mut story = Story::good();
+        story.at = at.parse().unwrap();
+        story.verdict().reasons
+    };
+    let (before, after) = (said("2026-03-01T00:00:00Z"), said("2027-04-01T00:00:00Z"));
+    assert_eq!(before, said("2026-03-01T00:00:01.5Z"));
+    assert_eq!(after, said("2027-04-01T00:00:01.5Z"));
+    assert_ne!(before, after, "the control");
+}
+
+#[test]
 fn a_version_that_was_asked_for_by_number_and_withdrawn_is_denied() {
     let codes = with(|story| {
         story.project.spec.datasets[0].version = Some(1);
