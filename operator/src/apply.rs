@@ -21,8 +21,8 @@ const MEMORY: &str = "dejima-admission";
 /// The name under which an object's effects are known: kind and names, no UIDs.
 fn effect_name<K: Resource<DynamicType = ()>>(object: &K) -> String {
     let kind = K::kind(&()).to_lowercase();
-    // Plans are named by UIDs; their host says enough.
-    let name = if kind == "hostplan" {
+    // Plans and requests are named by UIDs; where they stand says enough.
+    let name = if kind == "hostplan" || kind == "accessgrant" {
         String::new()
     } else {
         format!("/{}", object.name_any())

@@ -151,7 +151,8 @@ impl Action {
             ),
             Self::Tell(machine, _) => (format!("domain/{machine}"), "tell"),
             Self::Resume(machine) => (format!("domain/{machine}"), "resume"),
-            Self::Detach(machine, serial) => (format!("domain/{machine}/{serial}"), "detach"),
+            // A serial is made from UIDs.
+            Self::Detach(machine, _) => (format!("domain/{machine}"), "detach"),
             Self::Destroy(machine) => (format!("domain/{machine}"), "destroy"),
             Self::Undefine(machine) => (format!("domain/{machine}"), "undefine"),
             Self::RemoveVolume(name) => (format!("volume/{name}"), "remove"),

@@ -1,19 +1,15 @@
 //! Faults: every effect of a clean run has a name, and whichever of them fails, times out after it took effect, or is the
 //! last thing its process did, the end is the clean run's. And admission that was gone for a while.
 
-use std::collections::BTreeMap;
-
 use dejima_tests::parts::Platform;
 use dejima_tests::{ADMIN, LEAD, OFFICE, PROVIDER, example, without_data};
 use serde_json::{Value, json};
 
+use crate::matrix::{Matrix, Stage};
+
 pub(crate) const HOST: &str = "host-f";
-pub(crate) const FATES: [&str; 3] = ["kill", "fail", "time-out"];
-/// What comes by the clock and not by what is done: it may fall into a clean run or beside it, so that it is no part of the names
-/// that are compared.
-const BY_THE_CLOCK: [&str; 2] = ["renew lease/hostd", "say-alive host/host-f"];
-/// The first sign of life comes at every start of hostd, hence once in every case: it is let fail like all others.
-const SIGN_OF_LIFE: &str = BY_THE_CLOCK[0];
+/// The first sign of life comes at every start of hostd: it is let fail like all others.
+const SIGN_OF_LIFE: &str = "renew lease/hostd";
 
 /// A provider whose sealed dataset needs no review, under the open policy with some of its text replaced: his namespace, and
 /// the story's project over the dataset.
@@ -62,79 +58,28 @@ pub(crate) fn with_data(platform: &mut Platform, tenant: &str, change: (&str, &s
     (provider, project)
 }
 
-/// Starts again, without faults, what a fault has killed.
-fn revive(platform: &mut Platform) -> bool {
-    let mut revived = false;
-    if !platform.runs("operator") {
-        platform.start_operator(None);
-        revived = true;
-    }
-    if !platform.runs(HOST) {
-        platform.start_host(HOST, None);
-        revived = true;
-    }
-    revived
-}
-
-/// The world of the host without what differs from run to run.
-fn shape(platform: &Platform) -> Value {
-    let remembered = platform.remembered(HOST);
-    let project = remembered["projects"]
-        .as_object()
-        .and_then(|all| all.values().next().cloned())
-        .unwrap_or_default();
-    let volumes: Vec<(String, bool, bool)> = project["volumes"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, volume)| (name.clone(), volume["formatted"] == true, volume["wrapped_key"].is_string()))
-        .collect();
-    let domains: Vec<(String, Value)> = project["domains"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, domain)| (name.clone(), json!([domain["state"], domain["shards"].as_array().map(Vec::len)])))
-        .collect();
-    json!({"volumes": volumes, "domains": domains, "proved": project["network"]["proved"] == project["network"]["rules"]})
-}
-
-/// One whole life of a project; the shape of the host while it was ready.
-fn life(platform: &mut Platform, tenant: &str, manifest: &str, case: &str) -> Value {
-    let world_ready = |platform: &Platform| {
+/// One whole life of a project.
+fn life(stage: &mut Stage, tenant: &str, manifest: &str) {
+    stage.world.create(LEAD, manifest).accepted();
+    stage.wait("ready and mounted", &|platform| {
         let answer = platform
             .world
             .run(ADMIN, &["get", "isolatedproject", "liver-ct", "-n", tenant, "-o", "json"]);
         let object: Value = serde_json::from_str(&answer.text).unwrap_or_default();
-        platform.condition(tenant, "isolatedproject", "liver-ct", "Ready").0 == "True" && object["status"]["summary"]["datasets"] == "1/1"
-    };
-    let gone = |platform: &Platform| {
-        !platform
-            .world
-            .run(ADMIN, &["get", "isolatedproject", "liver-ct", "-n", tenant])
-            .accepted
-    };
-    platform.world.create(LEAD, manifest).accepted();
-    wait(platform, &format!("{case}: ready and mounted"), &world_ready);
-    let shape = shape(platform);
-    assert_eq!(keys(platform), (true, true), "{case}: the control of what is gone afterwards");
-    platform
+        object["status"]["summary"]["datasets"] == "1/1"
+    });
+    stage.same("ready");
+    assert_eq!(keys(stage), (true, true), "the control of what is gone afterwards");
+    stage
         .world
         .run(LEAD, &["delete", "isolatedproject", "liver-ct", "-n", tenant, "--wait=false"])
         .accepted();
-    wait(platform, &format!("{case}: gone"), &gone);
-    shape
-}
-
-pub(crate) fn wait(platform: &mut Platform, what: &str, so: &dyn Fn(&Platform) -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(40);
-    while !so(platform) {
-        revive(platform);
-        if std::time::Instant::now() > end {
-            // Says what the logs say, and stops.
-            platform.eventually(what, || false);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(30));
-    }
+    stage.wait("gone", &|platform| {
+        let left = platform.world.run(ADMIN, &["get", "isolatedproject", "liver-ct", "-n", tenant]);
+        !left.accepted
+    });
+    stage.same("gone");
+    nothing_is_left(stage);
 }
 
 /// Whether the key server has a key of a project, and whether the host may use any.
@@ -148,119 +93,31 @@ fn keys(platform: &Platform) -> (bool, bool) {
 }
 
 /// After every life the same is left: nothing, and a free host.
-fn nothing_is_left(platform: &Platform, case: &str) {
-    assert_eq!(platform.remembered(HOST)["projects"], json!({}), "{case}: left on the host");
+fn nothing_is_left(platform: &Platform) {
+    assert_eq!(platform.remembered(HOST)["projects"], json!({}), "left on the host");
     assert!(
         platform.world.get("", "host", HOST)["status"]["heldBy"].is_null(),
-        "{case}: the host is still held"
+        "the host is still held"
     );
     let plans = platform.world.run(ADMIN, &["get", "hostplans", "-A", "-o", "name"]).accepted();
-    assert_eq!(plans.trim(), "", "{case}: host plans are left");
-    assert_eq!(
-        keys(platform),
-        (false, false),
-        "{case}: keys are left, or the host may still use some"
-    );
-    let phase = |phase: &str| {
-        platform
-            .records()
-            .iter()
-            .filter(|record| record["act"]["kind"] == "mount" && record["act"]["phase"] == phase)
-            .count()
-    };
-    assert!(
-        phase("begun") > 0 && phase("begun") == phase("ended"),
-        "{case}: {} mounts begun, {} ended",
-        phase("begun"),
-        phase("ended")
-    );
-    // Each project that was ever deleted has one receipt, which is final, in the ledger and beside where it stood.
-    let ended = |kind: &str| {
-        let of = |record: &&Value| record["act"]["kind"] == kind && record["act"]["phase"] == "ended";
-        platform.records().iter().filter(of).count()
-    };
-    let lying = |state: &str| {
-        let label = format!("dejima.dev/receipt={state}");
-        let all = platform.world.run(ADMIN, &["get", "configmaps", "-A", "-l", &label, "-o", "name"]);
-        all.accepted().lines().filter(|line| line.contains("receipt-")).count()
-    };
-    assert_eq!(
-        (ended("receipt"), lying("final"), lying("partial")),
-        (ended("delete"), ended("delete"), 0),
-        "{case}: receipts"
-    );
-}
-
-pub(crate) fn names(path: &std::path::Path) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
-        *counts.entry(line.to_owned()).or_default() += 1;
-    }
-    counts
+    assert_eq!(plans.trim(), "", "host plans are left");
+    assert_eq!(keys(platform), (false, false), "keys are left, or the host may still use some");
 }
 
 #[test]
 fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
     let mut platform = Platform::new("faults", &[HOST]);
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
-    // Two clean runs have the same names.
     platform.start_operator(None);
     let (_, manifest) = with_data(&mut platform, &tenant, ("open-2026", "open-2026"));
-    let log = platform.dir().join("effects.log");
-    let watch = json!({"log": log});
-    let mut clean = Vec::new();
-    platform.start_operator(Some(&watch));
-    platform.start_host(HOST, Some(&watch));
-    for run in ["first", "second"] {
-        // The names of starting up are not those of a project's life.
-        platform.eventually("a host that lives", || platform.condition("", "host", HOST, "Ready").0 == "True");
-        let stamped = || {
-            platform
-                .world
-                .run(ADMIN, &["get", "configmap", "dejima-admission", "-n", "dejima-system"])
-                .accepted
-        };
-        platform.eventually("admission that was seen to stand", stamped);
-        let _ = std::fs::write(&log, "");
-        let shape = life(&mut platform, &tenant, &manifest, run);
-        nothing_is_left(&platform, run);
-        let named: Vec<String> = names(&log)
-            .into_keys()
-            .filter(|name| !BY_THE_CLOCK.contains(&name.as_str()))
-            .collect();
-        clean.push((named, shape));
-    }
-    let (first, second) = (&clean[0], &clean[1]);
-    assert_eq!(first.0, second.0, "the names of two clean runs");
-    assert_eq!(first.1, second.1);
-    assert!(first.0.len() >= 30, "{:?}", first.0);
-    assert_eq!(first.1["domains"][0][1], json!(["running", 1]));
-
-    let mut hit = 0;
-    let mut cases = Vec::new();
-    for name in first.0.iter().map(String::as_str).chain([SIGN_OF_LIFE]) {
-        cases.extend(FATES.iter().map(|fate| (name.to_owned(), *fate)));
-    }
-    // For whoever looks into one case: DEJIMA_TEST_CASE="delete hostplan".
-    if let Ok(only) = std::env::var("DEJIMA_TEST_CASE") {
-        cases.retain(|(name, _)| name.contains(&only));
-    }
-    for (name, fate) in &cases {
-        let case = format!("{name} ({fate})");
-        let (verb, object) = name.split_once(' ').unwrap();
-        let log = platform.dir().join("case.log");
-        let _ = std::fs::write(&log, "");
-        let faults = json!({"log": log, "object": object, "verb": verb, "nth": 1, "fate": fate});
-        platform.start_operator(Some(&faults));
-        platform.start_host(HOST, Some(&faults));
-        let shape = life(&mut platform, &tenant, &manifest, &case);
-        assert_eq!(shape, first.1, "{case}");
-        nothing_is_left(&platform, &case);
-        assert!(names(&log).contains_key(name), "{case} was never reached");
-        hit += 1;
-    }
-    assert_eq!(hit, cases.len());
-    std::fs::write(platform.dir().join("matrix.txt"), format!("{} names, {hit} cases\n", first.0.len())).unwrap();
+    let matrix = Matrix {
+        name: "create and delete",
+        sample: 24,
+        restarted: &[],
+        perhaps: &[],
+        starting: &[(HOST, SIGN_OF_LIFE)],
+    };
+    Stage::new(platform, &[HOST]).run(&matrix, &mut |stage| life(stage, &tenant, &manifest));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 pub(crate) const INTAKE: &str = "intake-1";
 pub(crate) const PROJECT: &str = "liver-ct";
-const LABELS: [&str; 3] = [
+/// What the office says of the tenant.
+pub(crate) const LABELS: [&str; 3] = [
     "dejima.dev/institution=035t8zc32",
     "dejima.dev/org-kind=public",
     "dejima.dev/country=JP",

@@ -32,7 +32,11 @@ enum Command {
         check: bool,
     },
     /// Runs every check and test; installs what they need
-    Test,
+    Test {
+        /// Fault matrices whole, and not a sample of each
+        #[arg(long)]
+        all: bool,
+    },
     /// Measures, beside a rival in the same run: a table, and a line of JSON
     Bench(bench::BenchArguments),
     /// Runs the checks of the repository itself: walls, promises, what must not stand in it
@@ -44,7 +48,7 @@ fn main() -> Result<()> {
         Command::Up(arguments) => up::up(arguments),
         Command::Down(arguments) => up::down(arguments),
         Command::Codegen { check } => codegen::run(check),
-        Command::Test => test::run(),
+        Command::Test { all } => test::run(all),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy => tidy::run(),
     }

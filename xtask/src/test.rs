@@ -10,7 +10,7 @@ use crate::{codegen, tidy};
 
 const CARGO_DENY: &str = "0.20.2";
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(all: bool) -> Result<()> {
     let root = codegen::root()?;
     let cargo = || {
         let mut command = Command::new("cargo");
@@ -34,9 +34,33 @@ pub(crate) fn run() -> Result<()> {
     step("the binary, with the seam for faults", || {
         shown(cargo().args(["build", "--quiet", "--package", "dejima", "--features", "faults"]))
     })?;
-    step("end-to-end tests", || shown(cargo().args(["test", "--package", "dejima-tests"])))?;
+    let mut tests = cargo();
+    tests.args(["test", "--package", "dejima-tests"]);
+    if all {
+        // tests/e2e/matrix.rs: everything instead of a sample.
+        tests.env("DEJIMA_TEST_ALL", "1");
+    }
+    step("end-to-end tests", || shown(&mut tests))?;
+    if let Some(summary) = faults()? {
+        say(&format!("fault matrices:\n{summary}"));
+    }
     say("all steps passed");
     Ok(())
+}
+
+/// What the fault matrices of the latest run came to, as it lies in that run's directory.
+fn faults() -> Result<Option<String>> {
+    let runs = dejima_lab::cache::root().join("runs");
+    let mut latest = None;
+    for run in std::fs::read_dir(&runs).with_context(|| format!("cannot read `{}`", runs.display()))? {
+        let path = run?.path().join("faults.txt");
+        if let Ok(written) = path.metadata().and_then(|data| data.modified()) {
+            latest = latest.max(Some((written, path)));
+        }
+    }
+    latest
+        .map(|(_, path)| std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display())))
+        .transpose()
 }
 
 /// Installs what is missing, and says what. What the lab needs of Debian is the lab's to say.
