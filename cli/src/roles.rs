@@ -368,6 +368,7 @@ pub(crate) async fn hostd(kubeconfig: Option<PathBuf>, arguments: HostdArguments
             sources,
             scratch: arguments.state.join("scratch"),
             store,
+            put: arguments.state.join("put"),
         }),
         (None, _) => None,
         (Some(_), None) => bail!("a host that seals needs both --intake and --image-store"),

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use backon::ExponentialBuilder;
 use dejima_crds::bounded::{Digest, Label, Uid};
 use dejima_crds::condition::seconds;
-use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IsolationProof, ProjectPlan};
+use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, ProjectPlan};
+use dejima_crds::names::PlanKind;
 use dejima_crds::{Host, HostPlan, names};
 use dejima_plan::Seen;
 use dejima_plan::drift::drift;
 use dejima_plan::effect::{Effect, through};
-use dejima_plan::host::{Action, Observed, items, next, segment_digest};
+use dejima_plan::host::{Action, Observed, items, next};
 use dejima_plan::sweep::{Owned, others, unplanned};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -402,9 +403,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// What the drivers find of one project, and of all others.
 pub async fn observe(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan) -> (Observed, Owned) {
     let (uid, owned) = (&plan.of.uid, sweep::owned(drivers).await);
+    let mut network = drivers.network.observe(uid).await;
+    if let Seen::Present(found) = &mut network {
+        // A proof whose numbers nobody has is none: it is made again, so that it can be said.
+        let proof = kept.proof(&names::plan_name(PlanKind::Project, uid));
+        found.proved = found
+            .proved
+            .take()
+            .filter(|rules| proof.is_some_and(|proof| proof.rules_digest == *rules));
+    }
     let seen = Observed {
         attached: attached(kept, uid),
-        network: drivers.network.observe(uid).await,
+        network,
         volumes: drivers.storage.observe(uid).await,
         domains: drivers.machines.observe(uid).await,
         others: others(&owned, Some(plan)),
@@ -443,16 +453,19 @@ async fn one(
             Timestamp::now(),
         )
         .await;
-        let version = if status == before { None } else { say(agent, plan, status).await? };
-        return match failure {
-            None => Ok(version),
-            Some(error) => Err(error),
-        };
+        let same = status == before;
+        let version = if same { None } else { say(agent, plan, status.clone()).await? };
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if let Some(intake) = agent.intake.as_ref().filter(|_| same || version.is_some()) {
+            intake::tidy(agent.drivers.gate.as_ref(), intake, order, &status).await?;
+        }
+        return Ok(version);
     }
     let Some(project) = plan.spec.project.as_ref() else {
         return Ok(None);
     };
-    let mut proof = None;
     let mut failure = None;
     let mut last = Vec::new();
     let before = plan.status.clone().unwrap_or_default();
@@ -468,7 +481,7 @@ async fn one(
         *acted = true;
         for action in &todo.actions {
             match carry_out(&agent.drivers, &agent.kept, &agent.host, project, action).await {
-                Ok(made) => proof = made.or(proof),
+                Ok(()) => {}
                 // What takes access away goes on although something else fails.
                 Err(error) => failure = failure.or(Some((error, action.name()))),
             }
@@ -508,15 +521,6 @@ async fn one(
             item.reason = Some(error.reason().into());
             item.message = Some(format!("{verb}: {error}").into());
         }
-    }
-    if let Some(proof) = proof {
-        let made = IsolationProof {
-            rules_digest: segment_digest(&project.segment),
-            at: seconds(now),
-            refused: proof.refused,
-            passed: proof.passed,
-        };
-        agent.kept.prove(&plan.name_any(), made);
     }
     status.isolation = agent.kept.proof(&plan.name_any()).or(status.isolation);
     if left.closed && status.closed_at.is_none() {

@@ -4,23 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::act::{Act, Kind, Outcome, Phase, version_entity};
 use dejima_crds::bounded::{Label, Uid, WrappedKey};
-use dejima_crds::host_plan::{MountPlan, ProjectPlan};
+use dejima_crds::condition::seconds;
+use dejima_crds::host_plan::{IsolationProof, MountPlan, ProjectPlan};
+use dejima_crds::names::{self, PlanKind};
 use dejima_plan::Seen;
 use dejima_plan::effect::{Effect, through};
-use dejima_plan::host::{Action, Observed};
+use dejima_plan::host::{Action, Observed, segment_digest};
+use jiff::Timestamp;
 
-use crate::driver::{Drivers, Error, Proof};
+use crate::driver::{Drivers, Error};
 use crate::kept::{Kept, OpenMount};
 
-/// Carries one action out. A proof, where it was one.
-pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &ProjectPlan, action: &Action) -> Result<Option<Proof>, Error> {
+/// Carries one action out. What a proof has shown is kept: without it the network counts as not proved.
+pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &ProjectPlan, action: &Action) -> Result<(), Error> {
     let uid = &plan.of.uid;
     let (object, verb) = action.name();
     let named = |verb: &'static str| Effect::new(object.clone(), verb);
     let gate = drivers.gate.as_ref();
     match action {
         Action::SealNetwork(segment) => through(gate, named(verb), drivers.network.seal(uid, segment)).await?,
-        Action::ProveIsolation(segment) => return through(gate, named(verb), drivers.network.prove(uid, segment)).await.map(Some),
+        Action::ProveIsolation(segment) => {
+            let shown = through(gate, named(verb), drivers.network.prove(uid, segment)).await?;
+            let proof = IsolationProof {
+                rules_digest: segment_digest(segment),
+                at: seconds(Timestamp::now()),
+                refused: shown.refused,
+                passed: shown.passed,
+            };
+            kept.prove(&names::plan_name(PlanKind::Project, uid), proof);
+        }
         Action::MakeVolume(volume) => {
             let kept = drivers.storage.observe(uid).await;
             let kept = kept
@@ -82,7 +94,7 @@ pub async fn carry_out(drivers: &Drivers, kept: &Kept, host: &str, plan: &Projec
         Action::RemoveVolume(name) => through(gate, named(verb), drivers.storage.remove(uid, name)).await?,
         Action::RemoveNetwork => through(gate, named(verb), drivers.network.remove(uid)).await?,
     }
-    Ok(None)
+    Ok(())
 }
 
 /// The wrapped key that lies beside a volume.

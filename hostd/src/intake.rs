@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dejima_crds::condition::seconds;
 use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, IntakePlan, Item, ItemState};
-use dejima_plan::effect::{Effect, through};
+use dejima_plan::effect::{Effect, Gate, through};
 use dejima_plan::manifest::{ShardFiles, shards};
 use jiff::Timestamp;
 
@@ -86,6 +86,10 @@ async fn end(drivers: &Drivers, intake: &Intake, plan: &IntakePlan, status: &mut
     for stored in plan.known.iter().map(|known| &known.stored_digest).chain(sealed) {
         through(gate, Effect::new("seal/shard", "remove"), remove(intake, stored)).await?;
     }
+    for (shard, stored) in intake.noted(&plan.dataset.uid)? {
+        through(gate, Effect::new("seal/shard", "remove"), remove(intake, &stored)).await?;
+        intake.forget(&plan.dataset.uid, &shard, &stored)?;
+    }
     if status.swept_at.is_none() {
         status.swept_at = Some(seconds(now));
     }
@@ -127,8 +131,97 @@ async fn carry_out(drivers: &Drivers, intake: &Intake, plan: &IntakePlan, status
         };
         let named = |verb| Effect::new("seal/shard", verb);
         let (plain, wrapped) = through(gate, named("make-key"), drivers.keys.data_key(&key.key)).await?;
-        let sealed = seal(intake, Arc::clone(&source), shard.clone(), key.key.clone(), plain, wrapped);
+        let sealed = seal(
+            intake,
+            &plan.dataset.uid,
+            Arc::clone(&source),
+            shard.clone(),
+            key.key.clone(),
+            plain,
+            wrapped,
+        );
         status.sealed.push(through(gate, named("seal"), sealed).await?);
     }
     Ok(true)
+}
+
+/// Once it was reported which encrypted file a shard is: takes others out of the image store that were made of it and never
+/// reported, since a life was cut short or its word was lost.
+pub async fn tidy(gate: &dyn Gate, intake: &Intake, plan: &IntakePlan, reported: &HostPlanStatus) -> Result<(), Error> {
+    let of = &plan.dataset.uid;
+    for (shard, stored) in intake.noted(of)? {
+        let sealed = reported
+            .sealed
+            .iter()
+            .find(|sealed| sealed.id == shard)
+            .map(|sealed| &sealed.stored_digest);
+        let known = plan.known.iter().find(|known| known.id == shard).map(|known| &known.stored_digest);
+        match sealed.or(known) {
+            // It is not known yet which of them it is.
+            None => continue,
+            Some(standing) if *standing == stored => {}
+            Some(_) => {
+                let name = Effect::new("seal/shard", "remove");
+                through(gate, name, remove(intake, &stored)).await?;
+            }
+        }
+        intake.forget(of, &shard, &stored)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use dejima_crds::bounded::{Digest, ShardId, Uid};
+    use dejima_plan::effect::Open;
+    use object_store::ObjectStoreExt as _;
+    use object_store::memory::InMemory;
+    use serde_json::json;
+
+    use super::*;
+    use crate::seal::store_path;
+
+    #[tokio::test]
+    async fn what_was_put_into_the_store_and_never_reported_is_taken_out_once_another_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(InMemory::new());
+        let intake = Intake {
+            sources: dir.path().join("sources"),
+            scratch: dir.path().join("scratch"),
+            store: store.clone(),
+            put: dir.path().join("put"),
+        };
+        let (of, shard) = (Uid::from("d-1"), ShardId::from("00000000000000aa"));
+        let stored = |sign: &str| Digest::from(format!("sha256:{}", sign.repeat(64)));
+        let files = || async {
+            let mut found = Vec::new();
+            for sign in ["a", "b", "c"] {
+                if store.head(&store_path(&stored(sign))).await.is_ok() {
+                    found.push(sign);
+                }
+            }
+            found
+        };
+        // One life put `a`, and was cut short; the next put `b`. `c` is of another dataset.
+        for (dataset, sign) in [(&of, "a"), (&of, "b"), (&Uid::from("d-2"), "c")] {
+            intake.put(dataset, &shard, &stored(sign)).unwrap();
+            store.put(&store_path(&stored(sign)), "noise".into()).await.unwrap();
+        }
+        let plan: IntakePlan = serde_json::from_value(json!({
+            "dataset": {"namespace": "jichi", "name": "ct", "uid": of}, "version": 1, "source": {"host": "h", "path": "p"},
+            "root": "r", "shardBytes": 1, "known": [], "keys": [],
+        }))
+        .unwrap();
+        let mut said = HostPlanStatus::default();
+        tidy(&Open, &intake, &plan, &said).await.unwrap();
+        assert_eq!(files().await, ["a", "b", "c"], "nobody can tell yet which of them it is");
+        let sealed = json!([{"id": shard, "digest": stored("d"), "storedDigest": stored("b"), "key": "k", "wrappedKey": "vault:v1:YQ==", "bytes": 1, "files": 1}]);
+        said.sealed = serde_json::from_value(sealed).unwrap();
+        tidy(&Open, &intake, &plan, &said).await.unwrap();
+        assert_eq!(files().await, ["b", "c"]);
+        assert_eq!(
+            (intake.noted(&of).unwrap().len(), intake.noted(&"d-2".into()).unwrap().len()),
+            (0, 1)
+        );
+    }
 }

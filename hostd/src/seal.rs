@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use dejima_crds::bounded::{Digest, KeyName, WrappedKey};
+use dejima_crds::bounded::{Digest, KeyName, ShardId, Uid, WrappedKey};
 use dejima_crds::dataset::Shard;
 use dejima_crds::names;
 use dejima_plan::manifest::ShardFiles;
@@ -32,6 +32,52 @@ pub struct Intake {
     pub scratch: PathBuf,
     /// The image store.
     pub store: Arc<dyn ObjectStore>,
+    /// Notes of what was put into the image store: what is never reported is nobody's there, and must be found again.
+    pub put: PathBuf,
+}
+
+impl Intake {
+    fn notes(&self, dataset: &Uid) -> PathBuf {
+        self.put.join(dataset.as_str())
+    }
+
+    fn note(&self, dataset: &Uid, shard: &ShardId, stored: &Digest) -> PathBuf {
+        self.notes(dataset).join(format!("{shard}.{}", stored.hex()))
+    }
+
+    /// Notes, on disk before the answer, that a shard of a dataset is put into the image store as this encrypted file.
+    pub(crate) fn put(&self, dataset: &Uid, shard: &ShardId, stored: &Digest) -> std::io::Result<()> {
+        std::fs::create_dir_all(self.notes(dataset))?;
+        std::fs::File::create(self.note(dataset, shard, stored))?.sync_all()?;
+        std::fs::File::open(self.notes(dataset))?.sync_all()
+    }
+
+    /// What was put into the image store of a dataset: each shard, and its encrypted file.
+    pub fn noted(&self, dataset: &Uid) -> Result<Vec<(ShardId, Digest)>, Error> {
+        let folder = self.notes(dataset);
+        let failed = |cause: std::io::Error| Error::driver("read", folder.display().to_string(), cause);
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            if let Some((shard, hex)) = name.to_str().and_then(|name| name.split_once('.')) {
+                all.push((shard.into(), format!("sha256:{hex}").into()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Forgets a note: what it says was reported, or is gone.
+    pub fn forget(&self, dataset: &Uid, shard: &ShardId, stored: &Digest) -> Result<(), Error> {
+        let path = self.note(dataset, shard, stored);
+        std::fs::remove_file(&path).map_err(|cause| Error::driver("forget", path.display().to_string(), cause))?;
+        // The directory goes with the last of them.
+        let _ = std::fs::remove_dir(self.notes(dataset));
+        Ok(())
+    }
 }
 
 /// The path of an encrypted shard in the image store: by its content, so that nothing is ever written over.
@@ -104,6 +150,7 @@ fn encrypt(shard: &ShardFiles, staging: &Path, image: &Path, sealed: &Path, key:
 /// Seals one shard. Whatever comes of it, nothing plain is left in the scratch space.
 pub async fn seal(
     intake: &Intake,
+    dataset: &Uid,
     source: Arc<Source>,
     shard: ShardFiles,
     name: KeyName,
@@ -130,6 +177,7 @@ pub async fn seal(
             .map_err(|cause| Error::driver("seal", "a shard", cause))??;
         let path = store_path(&stored_digest);
         let put = |cause: std::io::Error| Error::driver("put into the image store", path.to_string(), cause);
+        intake.put(dataset, &id, &stored_digest).map_err(put)?;
         let mut from = tokio::fs::File::open(&sealed).await.map_err(put)?;
         let mut to = BufWriter::new(Arc::clone(&intake.store), path.clone());
         tokio::io::copy(&mut from, &mut to).await.map_err(put)?;

@@ -173,7 +173,7 @@ async fn what_a_late_call_did_after_all_is_found_by_the_next_look_and_not_done_a
         for action in todo().await {
             match carry_out(&drivers, &kept, "host-a", project, &action).await {
                 Err(Error::Silent(_)) if matches!(action, Action::Attach(..)) => silent += 1,
-                other => drop(other.unwrap()),
+                other => other.unwrap(),
             }
         }
         if silent > 0 {
@@ -209,4 +209,33 @@ async fn what_a_late_call_did_after_all_is_found_by_the_next_look_and_not_done_a
             .iter()
             .any(|thing| matches!(thing, Thing::Secret(_)))
     );
+}
+
+#[tokio::test]
+async fn a_proof_whose_numbers_nobody_has_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = Arc::new(Memory::new(dir.path(), Capacity::default(), EngineKind::Memory).unwrap());
+    let beside = Arc::new(Beside::default());
+    let drivers = Drivers {
+        keys: beside.clone(),
+        storage: memory.clone(),
+        network: memory.clone(),
+        machines: memory,
+        recorder: beside,
+        gate: Arc::new(Open),
+    };
+    let (kept, spec) = (Kept::open(dir.path()).unwrap(), plan());
+    let project = spec.project.as_ref().unwrap();
+    let proves = async || {
+        let (seen, _) = observe(&drivers, &kept, project).await;
+        let actions = next(&spec, project, &seen, "2026-11-24T00:00:00Z".parse().unwrap()).actions;
+        actions.into_iter().find(|action| matches!(action, Action::ProveIsolation(_)))
+    };
+    // It was sealed and proved, and the answer was lost.
+    drivers.network.seal(&project.of.uid, &project.segment).await.unwrap();
+    drivers.network.prove(&project.of.uid, &project.segment).await.unwrap();
+    let again = proves().await.expect("it is proved again");
+    carry_out(&drivers, &kept, "host-a", project, &again).await.unwrap();
+    assert!(kept.proof("project-p-1").is_some());
+    assert_eq!(proves().await, None, "once is enough");
 }

@@ -38,6 +38,7 @@ mod recover_hands;
 mod recover_keys;
 mod recover_names;
 mod recover_order;
+mod recover_real;
 mod recover_server;
 mod running;
 mod up_asks;

@@ -28,7 +28,7 @@ const OPERATOR: &str = "operator";
 const SEED: u64 = 20_260_401;
 /// What comes by the clock and not by what is done: it may fall into a clean run or beside it, so that it is no part of the names
 /// that are compared.
-const BY_THE_CLOCK: [&str; 2] = ["renew lease/hostd", "say-alive host/"];
+const BY_THE_CLOCK: [&str; 4] = ["renew lease/hostd", "say-alive host/", "say host", "write machineimage/"];
 /// Beginnings of what a life with a fault may do although no clean one does it.
 const RECOVERING: [&str; 2] = [
     // A key that was handed over for a call that then failed is taken back.
@@ -45,6 +45,8 @@ pub(crate) struct Matrix {
     pub(crate) name: &'static str,
     /// How many cases a sample has.
     pub(crate) sample: usize,
+    /// How many it has at most where everything is asked for.
+    pub(crate) whole: Option<usize>,
     /// Parts that the life itself starts again: what goes wrong of theirs does so from then on.
     pub(crate) restarted: &'static [&'static str],
     /// Beginnings of names that may come or not, as the moments fall: no part of what is compared.
@@ -376,17 +378,19 @@ fn choose<'a>(matrix: &Matrix, mut cases: Vec<Case<'a>>) -> Vec<Case<'a>> {
         cases.retain(|case| format!("{}: {case}", matrix.name).contains(&only));
         return cases;
     }
-    if set("DEJIMA_TEST_ALL").is_some() {
-        return cases;
-    }
+    let size = match (set("DEJIMA_TEST_ALL"), matrix.whole) {
+        (Some(_), None) => return cases,
+        (Some(_), Some(size)) => size,
+        (None, _) => matrix.sample,
+    };
     let seed = set("DEJIMA_TEST_SEED").map_or(SEED, |seed| seed.parse().unwrap());
-    say(&format!("{}: a sample of {} by seed {seed}\n", matrix.name, matrix.sample));
+    say(&format!("{}: a sample of {size} by seed {seed}\n", matrix.name));
     // A number of its own for each: what else there is has no bearing on where a case comes.
     let number = |case: &Case<'_>| drawn(seed, &format!("{}: {case}", matrix.name));
     cases.sort_by_cached_key(number);
     let mut used = BTreeSet::new();
     cases.retain(|case| used.insert((case.part, case.name)));
-    cases.truncate(matrix.sample);
+    cases.truncate(size);
     cases
 }
 

@@ -183,6 +183,7 @@ fn matrix(name: &'static str, sample: usize) -> Matrix {
     Matrix {
         name,
         sample,
+        whole: None,
         restarted: &[],
         perhaps: &[],
         starting: &[],

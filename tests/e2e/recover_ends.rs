@@ -83,6 +83,7 @@ fn whatever_fails_while_a_dataset_is_sealed_or_destroyed_or_a_period_ends_the_en
     let matrix = |name, sample| Matrix {
         name,
         sample,
+        whole: None,
         restarted: &[],
         perhaps: &[],
         starting: &[],

@@ -113,6 +113,7 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
     let matrix = Matrix {
         name: "create and delete",
         sample: 24,
+        whole: None,
         restarted: &[],
         perhaps: &[],
         starting: &[(HOST, SIGN_OF_LIFE)],

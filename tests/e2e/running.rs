@@ -21,7 +21,7 @@ pub(crate) struct Running {
     pub(crate) provider: String,
     pub(crate) tenant: String,
     // It goes last: the next test begins when nothing of this one runs any more.
-    _alone: std::sync::MutexGuard<'static, ()>,
+    alone: std::sync::MutexGuard<'static, ()>,
 }
 
 /// One platform with emulated machines at a time: two of them on two processors would measure each other.
@@ -64,7 +64,7 @@ impl Running {
             platform,
             provider,
             tenant,
-            _alone: alone,
+            alone,
         };
         let world = &running.platform.world;
         world.create(PROVIDER, &running.example(policy, &[])).accepted();
@@ -94,6 +94,11 @@ impl Running {
             running.platform.condition(&running.provider, "dataset", "ct-mr", "Mountable").0 == "True"
         });
         running
+    }
+
+    /// The platform by itself, with the provider's and the tenant's namespace; and what lets the next one begin once it is dropped.
+    pub(crate) fn taken_apart(self) -> (Platform, String, String, std::sync::MutexGuard<'static, ()>) {
+        (self.platform, self.provider, self.tenant, self.alone)
     }
 
     /// An example in this run's namespaces.

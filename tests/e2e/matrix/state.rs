@@ -85,11 +85,55 @@ pub(super) fn of(platform: &Platform, hosts: &[&str], begun: &Begun) -> Value {
                 .lines()
                 .filter(|line| line.contains("path"))
                 .collect();
-            json!({"host": host, "world": platform.remembered(host), "mounts": kept["mounts"], "may use": may})
+            json!({"host": host, "world": world(platform, host), "mounts": kept["mounts"], "may use": may})
         })
         .collect();
     let stored = std::fs::read_dir(platform.image_store().join("shards")).map_or(0, Iterator::count);
     masked(&json!({"objects": own, "records": said, "open": open, "keys": keys["data"]["keys"], "hosts": hosts, "stored": stored}))
+}
+
+/// What a host has of its projects, as it remembers it or as the kernel and libvirt say.
+fn world(platform: &Platform, host: &str) -> Value {
+    let lab: &dejima_lab::Platform = platform;
+    let Ok(real) = lab.host(host) else {
+        return platform.remembered(host);
+    };
+    let lines = |words: &[&str]| -> Vec<String> {
+        let said = real.ask(&[&["--quiet"], words].concat(), None).unwrap_or_default();
+        said.lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let domains: Vec<Value> = lines(&["list", "--all", "--name"])
+        .iter()
+        .map(|domain| json!({"name": domain, "state": lines(&["domstate", domain]), "disks": lines(&["domblklist", domain]).iter().map(|line| sources(line)).collect::<Vec<_>>()}))
+        .collect();
+    let run = |words: &[&str]| {
+        real.run(words, None)
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let links: Vec<String> = run(&["ls", "/sys/class/net"]);
+    let volumes = platform.volumes(host);
+    let files = run(&["find", &volumes.display().to_string(), "-type", "f", "-printf", "%P\n"]);
+    let fetched = run(&[
+        "find",
+        &real.images().join("fetched/shards").display().to_string(),
+        "-type",
+        "f",
+        "-printf",
+        "%f\n",
+    ]);
+    json!({"domains": domains, "secrets": lines(&["secret-list"]).len(), "links": links, "files": files, "fetched": fetched})
+}
+
+/// A disk of a domain without the letter that the guest happens to give it.
+fn sources(line: &str) -> String {
+    line.split_whitespace().skip(1).collect()
 }
 
 /// An act; of the beginning of a receipt without what it says: whether a host had confirmed by then is a matter of milliseconds.
