@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::{Digest, Line, Login, ObjectName, Uid};
+use crate::dataset::{Agreement, Approval};
+use crate::project::{EgressEntry, EthicsApproval, L2vpn, Training};
 use crate::when::When;
 
 /// One claim, vouched for.
@@ -51,9 +53,22 @@ pub struct AttestationSpec {
     pub by: Login,
 }
 
-/// The value is the entry of another object, whatever its fields.
-fn value_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+/// The value is an entry of another object: it has the fields of all of them, each as it is there, and requires none. Not a field
+/// without a form: what the API server takes and nobody here can read would stop everybody.
+fn value_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut properties = serde_json::Map::new();
+    let mut add = |schema: schemars::Schema| {
+        let found = schema.get("properties").and_then(serde_json::Value::as_object).cloned();
+        properties.extend(found.unwrap_or_default());
+    };
+    add(EthicsApproval::json_schema(generator));
+    add(Training::json_schema(generator));
+    add(EgressEntry::json_schema(generator));
+    add(L2vpn::json_schema(generator));
+    add(Approval::json_schema(generator));
+    add(Agreement::json_schema(generator));
+    properties.insert("subject".to_owned(), Login::json_schema(generator).into());
+    schemars::json_schema!({ "type": "object", "properties": properties })
 }
 
 /// What is attested.

@@ -110,7 +110,8 @@ pub fn set(conditions: &mut Vec<Condition>, new: ConditionDraft, at: Timestamp) 
         message,
         observed_generation,
     } = new;
-    let (reason, message) = (Line::from(reason), Prose::from(message));
+    // What is too long to be written would keep everything else from being said.
+    let (reason, message) = (Line::cut(&reason), Prose::cut(&message));
     if let Some(old) = conditions.iter_mut().find(|old| old.kind == kind) {
         let same = old.status == status && old.reason == reason && old.message == message && old.observed_generation == observed_generation;
         if old.status != status {

@@ -69,11 +69,11 @@ pub struct ProjectPlan {
     /// Its network on this host.
     pub segment: Segment,
     /// Its volumes on this host.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 256))]
     pub volumes: Vec<VolumePlan>,
     /// Volumes to be destroyed, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 256))]
     pub destroy: Vec<Label>,
     /// Sealed versions to be mounted.
     #[schemars(length(max = 64))]
@@ -311,7 +311,7 @@ pub struct HostPlanStatus {
     pub problem: Option<Line>,
     /// Each thing that the plan names, by `kind/name`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 8192))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["item".to_owned()]))]
     pub items: Vec<Item>,
     /// The last proof of isolation.

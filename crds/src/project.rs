@@ -42,8 +42,15 @@ use crate::when::When;
         .message("a volume is attached to one machine of this project, whose count is 1: check attachTo"),
     validation = Rule::new("!has(self.datasets) || self.datasets.all(d, d.attachTo.all(a, self.machines.exists(m, m.name == a)))")
         .message("a dataset is attached to machines of this project: check attachTo"),
-    validation = Rule::new("!has(oldSelf.volumes) || !has(self.volumes) || self.volumes.all(v, oldSelf.volumes.all(o, o.name != v.name || o.size == v.size || quantity(v.size).compareTo(quantity(o.size)) >= 0))")
-        .message("a volume grows, it never shrinks: give it its old size or more")
+    validation = Rule::new("!has(oldSelf.volumes) || !has(self.volumes) || self.volumes.all(v, oldSelf.volumes.all(o, o.name != v.name || o.size == v.size || !isQuantity(v.size) || quantity(v.size).compareTo(quantity(o.size)) >= 0))")
+        .message("a volume grows, it never shrinks: give it its old size or more"),
+    validation = Rule::new("self.machines.map(m, m.count).sum() <= 64")
+        .message("a project has at most 64 machines, counted with their count")
+        .field_path(".machines"),
+    // Texts of one length are in the order of their times. Whatever else is wrong with a period, the operator says.
+    validation = Rule::new("self.period.from.size() != self.period.until.size() || self.period.from.size() > 10 || self.period.from <= self.period.until")
+        .message("a period ends after it begins: check from and until")
+        .field_path(".period")
 )]
 pub struct IsolatedProjectSpec {
     /// What the project is called.
@@ -87,10 +94,12 @@ pub struct IsolatedProjectSpec {
     /// Kept volumes that are to be destroyed: the only way, besides deleting the project.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub destroy_volumes: Vec<Label>,
     /// The datasets it wants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".to_owned(), "name".to_owned()]))]
     pub datasets: Vec<DatasetWish>,
     /// What may leave the sealed network, once attested.
     #[serde(default)]
@@ -250,7 +259,12 @@ fn one() -> u32 {
 /// A machine, or several alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.class) != (has(self.cpu) && has(self.memory))").message("a machine names a class, or both cpu and memory"))]
+#[x_kube(
+    validation = Rule::new("has(self.class) != (has(self.cpu) && has(self.memory))").message("a machine names a class, or both cpu and memory"),
+    validation = Rule::new("!has(self.memory) || !isQuantity(self.memory) || (quantity(self.memory).compareTo(quantity('64Mi')) >= 0 && quantity(self.memory).compareTo(quantity('64Ti')) <= 0)")
+        .message("memory is at least 64Mi and at most 64Ti")
+        .field_path(".memory")
+)]
 pub struct Machine {
     /// Its name in the project.
     #[schemars(length(max = 40))]
@@ -281,8 +295,16 @@ pub struct Machine {
 }
 
 /// A volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.mountPath.matches('^/(bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|usr)(/|$)')")
+        .message("this would hide a directory that the machine itself needs: choose another, such as /data/..., /scratch, /home/... or /srv/...")
+        .field_path(".mountPath"),
+    validation = Rule::new("!isQuantity(self.size) || (quantity(self.size).compareTo(quantity('16Mi')) >= 0 && quantity(self.size).compareTo(quantity('4096Ti')) <= 0)")
+        .message("a volume has at least 16Mi and at most 4096Ti")
+        .field_path(".size")
+)]
 pub struct Volume {
     /// Its name in the project.
     pub name: Label,
@@ -298,8 +320,13 @@ pub struct Volume {
 }
 
 /// A dataset that the project wants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.mountPath.matches('^/(bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|usr)(/|$)')")
+        .message("this would hide a directory that the machine itself needs: choose another, such as /data/..., /scratch, /home/... or /srv/...")
+        .field_path(".mountPath")
+)]
 pub struct DatasetWish {
     /// The provider's namespace.
     pub namespace: Label,
@@ -315,6 +342,7 @@ pub struct DatasetWish {
     pub actions: Vec<Action>,
     /// The machines in which it appears.
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub attach_to: Vec<Label>,
     /// Where it appears there, read-only.
     pub mount_path: MountPath,

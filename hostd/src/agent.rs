@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::ExponentialBuilder;
-use dejima_crds::bounded::{Digest, Label, Uid};
+use dejima_crds::bounded::{Digest, Label, Prose, Uid};
 use dejima_crds::condition::seconds;
 use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, ProjectPlan};
 use dejima_crds::names::PlanKind;
@@ -36,6 +36,9 @@ use crate::kept::Kept;
 use crate::pace::Pace;
 use crate::seal::Intake;
 use crate::sweep;
+
+/// How many drifts a status has room for.
+const MOST_DRIFT: usize = 64;
 
 /// One host's agent.
 #[derive(Clone)]
@@ -512,14 +515,19 @@ async fn one(
     let mut status = HostPlanStatus {
         plan_generation: plan.spec.plan_generation,
         items: items(&left, &before.items, now),
-        drift: repaired.say(&plan.name_any(), drifted, standing, now),
+        // After a reboot everything has drifted: as much of it as has room is said.
+        drift: repaired
+            .say(&plan.name_any(), drifted, standing, now)
+            .into_iter()
+            .take(MOST_DRIFT)
+            .collect(),
         ..before.clone()
     };
     status.problem = failure.as_ref().map(|(error, _)| error.reason()).or(left.problem).map(Into::into);
     if let Some((error, (object, verb))) = &failure {
         for item in status.items.iter_mut().filter(|item| concerns(object, item.item.as_str())) {
             item.reason = Some(error.reason().into());
-            item.message = Some(format!("{verb}: {error}").into());
+            item.message = Some(Prose::cut(&format!("{verb}: {error}")));
         }
     }
     status.isolation = agent.kept.proof(&plan.name_any()).or(status.isolation);

@@ -51,7 +51,7 @@ pub async fn look(
         Ok(false) => (ItemState::Pending, None),
         Err(error) => (ItemState::Failed, Some(error)),
     };
-    let message = error.as_ref().map(|error| dejima_crds::bounded::Prose::from(chain(error)));
+    let message = error.as_ref().map(|error| dejima_crds::bounded::Prose::cut(&chain(error)));
     let since = before
         .items
         .iter()

@@ -227,7 +227,7 @@ async fn say(
     if pass.admission.is_empty() {
         for mut said in standing(&facts, pass.now, &context.site.time_zone()) {
             if let (ConditionKind::Ingested, Some((reason, message))) = (said.kind, problem) {
-                (said.status, said.reason, said.message) = (Truth::False, *reason, message.chars().take(4000).collect());
+                (said.status, said.reason, said.message) = (Truth::False, *reason, message.clone());
             }
             let draft = ConditionDraft {
                 kind: said.kind,

@@ -72,7 +72,6 @@ fn say(context: &Context, pass: &Pass<'_>, grant: &AccessGrant, status: &mut Acc
         Decision::NeedsReview => (Truth::False, "Waiting"),
         Decision::Deny => (Truth::False, "Denied"),
     };
-    let message: String = message.chars().take(4000).collect();
     let observed_generation = grant.metadata.generation.unwrap_or(0);
     set(
         &mut status.conditions,

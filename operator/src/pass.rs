@@ -63,7 +63,7 @@ impl Error {
             Self::Api { cause, .. } if matches!(cause.as_ref(), kube::Error::Api(_)) && !self.is_conflict() => {
                 ("Refused", "the API server, which refused")
             }
-            Self::Api { .. } | Self::Record(_) | Self::Receipt(_) | Self::Injected(_) => return None,
+            Self::Api { .. } | Self::Old(_) | Self::Record(_) | Self::Receipt(_) | Self::Injected(_) => return None,
         };
         Some(Wait {
             reason,

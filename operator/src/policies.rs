@@ -100,7 +100,7 @@ fn draft(policy: &UsagePolicy, kind: ConditionKind, status: Truth, reason: &str,
         kind,
         status,
         reason: reason.to_owned(),
-        message: message.chars().take(4000).collect(),
+        message: message.to_owned(),
         observed_generation: policy.metadata.generation.unwrap_or(0),
     }
 }

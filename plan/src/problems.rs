@@ -1,10 +1,13 @@
 //! What is wrong with a project before anything is done for it: all at once, in the words of the manifest.
 
+use std::collections::BTreeMap;
+
 use dejima_crds::DatasetSpec;
+use dejima_crds::bounded::{Bytes, Label};
 use dejima_crds::dataset::{Delivery, Source};
 use dejima_crds::project::{IsolatedProjectSpec, Machine};
 
-use crate::segment;
+use crate::segment::machine_names;
 
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,19 +71,19 @@ pub fn problems(spec: &IsolatedProjectSpec) -> Vec<Problem> {
         if !devices.is_empty() {
             all.push(not_built(&format!("machines[{name}].devices")));
         }
-        if memory
-            .as_ref()
-            .is_some_and(|memory| memory.count().is_none_or(|bytes| bytes < 64 << 20))
-        {
-            all.push(invalid(format!("machines[{name}].memory: give at least 64Mi")));
+        if memory.as_ref().is_some_and(|memory| !within(memory, MEMORY)) {
+            all.push(invalid(format!("machines[{name}].memory: give at least 64Mi and at most 64Ti")));
         }
     }
     for volume in volumes {
         if volume.backup {
             all.push(not_built(&format!("volumes[{}].backup", volume.name)));
         }
-        if volume.size.count().is_none_or(|bytes| bytes < 16 << 20) {
-            all.push(invalid(format!("volumes[{}].size: give at least 16Mi", volume.name)));
+        if !within(&volume.size, VOLUME) {
+            all.push(invalid(format!(
+                "volumes[{}].size: give at least 16Mi and at most 4096Ti",
+                volume.name
+            )));
         }
     }
     if network.l2vpn.is_some() {
@@ -89,7 +92,7 @@ pub fn problems(spec: &IsolatedProjectSpec) -> Vec<Problem> {
     if index.is_some() {
         all.push(not_built("index"));
     }
-    all.extend(machine_names(spec));
+    all.extend(machines_together(machines));
     all.extend(paths(spec));
     all.extend(period(spec));
     let mut seen = std::collections::BTreeSet::new();
@@ -98,6 +101,83 @@ pub fn problems(spec: &IsolatedProjectSpec) -> Vec<Problem> {
     }
     all
 }
+
+/// The least and the most bytes of memory of a machine.
+const MEMORY: (u64, u64) = (64 << 20, 64 << 40);
+/// The least and the most bytes of a volume.
+const VOLUME: (u64, u64) = (16 << 20, 4096 << 40);
+/// The most machines of a project.
+const MACHINES: u64 = 64;
+/// The most bytes of user data of all machines of a project, as they stand in its host plan, which holds all of it.
+const USER_DATA: usize = 512 << 10;
+
+fn within(amount: &Bytes, (least, most): (u64, u64)) -> bool {
+    amount.count().is_some_and(|bytes| (least..=most).contains(&bytes))
+}
+
+/// What is wrong with machines that are each as they may be.
+fn machines_together(machines: &[Machine]) -> Vec<Problem> {
+    let mut all = Vec::new();
+    let count: u64 = machines.iter().map(|machine| u64::from(machine.count)).sum();
+    if count > MACHINES {
+        // Their names are not counted up: nobody knows how many they would be.
+        return vec![invalid(format!(
+            "machines: they are {count}, counted with their count: a project has at most {MACHINES}"
+        ))];
+    }
+    let mut names = BTreeMap::new();
+    for machine in machines {
+        for name in machine_names(&machine.name, machine.count) {
+            if let Some(other) = names.insert(name.clone(), &machine.name) {
+                all.push(invalid(format!(
+                    "machines: one of {} and one of {other} would both be called {name}: rename one of the two",
+                    machine.name
+                )));
+            }
+        }
+    }
+    let bytes: usize = machines
+        .iter()
+        .filter_map(|machine| Some(as_json(machine.user_data.as_ref()?.as_str()) * usize::try_from(machine.count).ok()?))
+        .sum();
+    if bytes > USER_DATA {
+        all.push(invalid(format!(
+            "machines: their userData together, counted with their count, has {} KiB and may have {} KiB: let them read the rest from a volume",
+            bytes >> 10,
+            USER_DATA >> 10
+        )));
+    }
+    all
+}
+
+/// How many bytes a text has inside JSON.
+fn as_json(text: &str) -> usize {
+    let sign = |sign: char| match sign {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        sign if sign.is_control() || matches!(sign, '<' | '>' | '&' | '\u{2028}' | '\u{2029}') => 6,
+        sign => sign.len_utf8(),
+    };
+    text.chars().map(sign).sum()
+}
+
+/// What is wrong with what is kept, beside what is listed: `kept` are names of volumes that left the spec.
+pub fn of_kept<'a>(spec: &IsolatedProjectSpec, kept: impl Iterator<Item = &'a Label>) -> Option<Problem> {
+    let listed = |name: &&Label| spec.volumes.iter().any(|volume| volume.name == **name);
+    let ordered = |name: &&Label| spec.destroy_volumes.contains(name);
+    let stays = kept.filter(|name| !listed(name) && !ordered(name)).count();
+    let all = stays + spec.volumes.len();
+    (all > VOLUMES).then(|| {
+        invalid(format!(
+            "volumes: {} are listed and {stays} that left the list are kept, a project has at most {VOLUMES}: destroy some of status.keptVolumes \
+             by naming them in destroyVolumes",
+            spec.volumes.len()
+        ))
+    })
+}
+
+/// The most volumes of a project, listed or kept. With all of a list exchanged for another at once a host plan and `status.keptVolumes`
+/// have room for them (256).
+const VOLUMES: usize = 192;
 
 /// The fields of a dataset that ask for what is not built.
 pub fn of_dataset(spec: &DatasetSpec) -> Vec<&'static str> {
@@ -146,22 +226,6 @@ pub fn of_dataset(spec: &DatasetSpec) -> Vec<&'static str> {
         (*delivery == Delivery::Share, "delivery: share is not built yet: use image"),
     ];
     asked.into_iter().filter_map(|(asked, name)| asked.then_some(name)).collect()
-}
-
-/// Machines that are several alike are numbered: none of these names may be another machine's.
-fn machine_names(spec: &IsolatedProjectSpec) -> Vec<Problem> {
-    let mut seen = std::collections::BTreeSet::new();
-    let all = spec
-        .machines
-        .iter()
-        .flat_map(|machine| segment::machine_names(&machine.name, machine.count));
-    all.filter(|name| !seen.insert(name.clone()))
-        .map(|name| {
-            invalid(format!(
-                "machines: two machines are both called {name}: several alike are numbered from 0; give one of them another name"
-            ))
-        })
-        .collect()
 }
 
 /// Two things of one machine must not lie at, or below, one path.

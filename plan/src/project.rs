@@ -194,6 +194,7 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
     }
     let (missing, images) = images(inputs);
     let mut problems = problems(&inputs.project.spec);
+    problems.extend(kept::too_many(inputs));
     // An image that is not there may come; what is not built does not.
     if !problems.is_empty() || missing.iter().any(|problem| problem.reason == "NotYetBuilt") {
         problems.extend(missing);
@@ -390,6 +391,9 @@ fn requests(inputs: &Inputs<'_>) -> Vec<Step> {
     steps
 }
 
+/// How many versions a project can have been exposed to (the bound of `status.exposed`).
+const MOST_EXPOSED: usize = 256;
+
 /// Exposure as it must be written before the mounts that are permitted now: it only grows.
 fn exposure(inputs: &Inputs<'_>) -> Vec<Exposure> {
     let mut exposed = inputs.facts.exposed.clone();
@@ -402,9 +406,11 @@ fn exposure(inputs: &Inputs<'_>) -> Vec<Exposure> {
         let (Some(version), Some(policy)) = (wish.verdict.version, &wish.verdict.policy) else {
             continue;
         };
-        if !exposed
-            .iter()
-            .any(|known| known.dataset == dataset && known.version == version && known.policy_digest == *policy)
+        // What has no room to be written down is not mounted.
+        if exposed.len() < MOST_EXPOSED
+            && !exposed
+                .iter()
+                .any(|known| known.dataset == dataset && known.version == version && known.policy_digest == *policy)
         {
             exposed.push(Exposure {
                 dataset,

@@ -164,16 +164,3 @@ fn every_field_that_asks_for_what_is_not_built_is_named() {
         assert!(image::not_built(&spec).unwrap().contains(format), "{format}");
     }
 }
-
-#[test]
-fn two_machines_of_one_name_are_refused_where_one_of_them_is_numbered() {
-    let of = |machines: Value| {
-        let spec: IsolatedProjectSpec = serde_json::from_value(with(project(), "/machines", &machines)).unwrap();
-        let all = problems::problems(&spec).into_iter();
-        all.map(|problem| problem.message).collect::<Vec<_>>().join("; ")
-    };
-    let machine = |name: &str, count: u32| json!({"name": name, "cpu": 1, "memory": "1Gi", "image": "probe", "count": count});
-    assert_eq!(of(json!([machine("train", 2), machine("train-2", 1)])), "", "the control");
-    let said = of(json!([machine("train", 2), machine("train-1", 1)]));
-    assert!(said.contains("two machines are both called train-1"), "{said}");
-}

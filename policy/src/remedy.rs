@@ -1,6 +1,6 @@
 //! What to do about each reason, in both languages, and who can.
 
-use dejima_crds::bounded::Ref;
+use dejima_crds::bounded::{Prose, Ref};
 use dejima_crds::reason::{Code, Reason, Who};
 use dejima_crds::text::Text;
 
@@ -11,8 +11,9 @@ pub fn reason(code: Code, dataset: &Ref, clause: &str, required: impl Into<Strin
         code,
         dataset: Some(dataset.clone()),
         clause: clause.into(),
-        required: required.into().into(),
-        actual: actual.into().into(),
+        // A clause that lists much is cut: a reason that is too long to be written would keep all others from being said.
+        required: Prose::cut(&required.into()),
+        actual: Prose::cut(&actual.into()),
         remedy: Text::of(ja, en),
         who,
     }

@@ -6,6 +6,7 @@
 )]
 
 mod admit_examples;
+mod admit_input;
 mod admit_lines;
 mod admit_platform;
 mod api_window;

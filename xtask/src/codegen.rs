@@ -13,6 +13,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
         let name = definition.metadata.name.clone().context("a definition without a name")?;
         let path = root.join("charts/dejima/crds").join(format!("{name}.yaml"));
         let text = serde_yaml::to_string(&definition).with_context(|| format!("cannot write `{name}` as YAML"))?;
+        let text = quoted(&text);
         if fs::read_to_string(&path).ok().as_deref() == Some(text.as_str()) {
             continue;
         }
@@ -26,6 +27,17 @@ pub(crate) fn run(check: bool) -> Result<()> {
         bail!("stale, run `cargo xtask codegen`: {stale:?}");
     }
     Ok(())
+}
+
+/// With quotes around words that YAML 1.1, which kubectl and Helm read, takes for truth values: `NO` is Norway.
+fn quoted(text: &str) -> String {
+    let line = |line: &str| match line.trim_start().strip_prefix("- ") {
+        Some(word) if ["y", "n", "yes", "no", "on", "off"].contains(&word.to_ascii_lowercase().as_str()) => {
+            format!("{}'{word}'\n", line.strip_suffix(word).unwrap_or_default())
+        }
+        Some(_) | None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -43,4 +55,15 @@ pub(crate) fn root() -> Result<PathBuf> {
         .parent()
         .map(Path::to_path_buf)
         .context("xtask lies in no repository")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn norway_is_a_country_for_every_reader_of_yaml() {
+        assert_eq!(
+            super::quoted("enum:\n- NL\n  - NO\n- note: no\n"),
+            "enum:\n- NL\n  - 'NO'\n- note: no\n"
+        );
+    }
 }

@@ -15,11 +15,17 @@ use dejima_crds::project::KeptVolume;
 use dejima_crds::receipt::{HostEnd, Receipt, State};
 
 use super::{Inputs, Step, host_of, of};
+use crate::problems::{Problem, of_kept};
 
 /// The kept volumes that were written down.
 fn known<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = &'a KeptVolume> {
     let status = inputs.project.status.as_ref();
     status.into_iter().flat_map(|status| &status.kept_volumes)
+}
+
+/// Whether there is no room for what is kept beside what is listed.
+pub(super) fn too_many(inputs: &Inputs<'_>) -> Option<Problem> {
+    of_kept(&inputs.project.spec, known(inputs).map(|kept| &kept.name))
 }
 
 fn is_listed(inputs: &Inputs<'_>, name: &Label) -> bool {

@@ -9,7 +9,7 @@ use dejima_crds::reason::{Decision, Reason};
 use dejima_crds::receipt::State;
 
 use super::after::Stage;
-use super::{Inputs, Step, after, ending, host_of, kept};
+use super::{Inputs, MOST_EXPOSED, Step, after, ending, host_of, kept};
 use crate::placement::Placed;
 use crate::problems::Problem;
 use crate::segment::machine_names;
@@ -23,7 +23,7 @@ pub(super) fn say(
     message: impl Into<String>,
 ) {
     let observed_generation = inputs.project.metadata.generation.unwrap_or(0);
-    let message: String = message.into().chars().take(4000).collect();
+    let message = message.into();
     set(
         &mut status.conditions,
         ConditionDraft {
@@ -369,7 +369,20 @@ fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &Ho
         };
         let mounted: Vec<Label> = mounted.filter(on).collect();
         if mounted.is_empty() {
-            waiting.push(format!("{name}: {}", words(&wish.verdict.reasons, wish.verdict.decision)));
+            let exposed = inputs
+                .facts
+                .exposed
+                .iter()
+                .any(|known| known.dataset == name && Some(known.version) == version);
+            let full = wish.verdict.decision == Decision::Permit && !exposed && inputs.facts.exposed.len() >= MOST_EXPOSED;
+            let why = if full {
+                format!(
+                    "permitted, but this project has seen {MOST_EXPOSED} versions, the most that are written down: make another project"
+                )
+            } else {
+                words(&wish.verdict.reasons, wish.verdict.decision)
+            };
+            waiting.push(format!("{name}: {why}"));
         }
         let since = old
             .iter()
