@@ -157,10 +157,23 @@ impl Cache {
     }
 
     async fn file(&self, from: &StorePath, digest: &Digest, path: PathBuf, what: &str) -> Result<PathBuf, Error> {
+        let part = path.with_extension("part");
+        let fetched = self.part_of(from, digest, &part, what).await;
+        if fetched.is_err() {
+            // Where the disk is full it would be in the way of what comes next. What is left all the same is swept.
+            let _ = tokio::fs::remove_file(&part).await;
+        }
+        fetched?;
+        let renamed = tokio::fs::rename(&part, &path).await;
+        renamed.map_err(|cause| Error::driver("fetch", what.to_owned(), cause))?;
+        Ok(path)
+    }
+
+    /// Fetches a file beside its place, and checks it as it comes.
+    async fn part_of(&self, from: &StorePath, digest: &Digest, part: &Path, what: &str) -> Result<(), Error> {
         let failed = |cause: std::io::Error| Error::driver("fetch", what.to_owned(), cause);
         let lost = |cause: object_store::Error| Error::driver("fetch", what.to_owned(), cause);
-        let part = path.with_extension("part");
-        let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
+        let mut file = tokio::fs::File::create(part).await.map_err(failed)?;
         let mut stream = self.store.get(from).await.map_err(lost)?.into_stream();
         let mut sum = Sha256::new();
         while let Some(piece) = stream.next().await {
@@ -170,15 +183,12 @@ impl Cache {
         }
         file.flush().await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;
-        let found = hex::encode(sum.finalize());
-        if found != digest.hex() {
-            tokio::fs::remove_file(&part).await.map_err(failed)?;
-            return Err(Error::Damaged(format!(
-                "{what} in the image store is not what was sealed: it is not used"
-            )));
+        if hex::encode(sum.finalize()) == digest.hex() {
+            return Ok(());
         }
-        tokio::fs::rename(&part, &path).await.map_err(failed)?;
-        Ok(path)
+        Err(Error::Damaged(format!(
+            "{what} in the image store is not what was sealed: it is not used"
+        )))
     }
 }
 

@@ -14,10 +14,9 @@ use dejima_crds::bounded::{Digest, KeyName, ShardId, Uid, WrappedKey};
 use dejima_crds::dataset::Shard;
 use dejima_crds::names;
 use dejima_plan::manifest::ShardFiles;
-use object_store::buffered::BufWriter;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncReadExt as _;
 
 use crate::driver::{Error, PlainKey};
 use crate::luks::{self, HEADER};
@@ -176,12 +175,9 @@ pub async fn seal(
             .await
             .map_err(|cause| Error::driver("seal", "a shard", cause))??;
         let path = store_path(&stored_digest);
-        let put = |cause: std::io::Error| Error::driver("put into the image store", path.to_string(), cause);
-        intake.put(dataset, &id, &stored_digest).map_err(put)?;
-        let mut from = tokio::fs::File::open(&sealed).await.map_err(put)?;
-        let mut to = BufWriter::new(Arc::clone(&intake.store), path.clone());
-        tokio::io::copy(&mut from, &mut to).await.map_err(put)?;
-        to.shutdown().await.map_err(put)?;
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| Error::driver("put into the image store", path.to_string(), cause);
+        intake.put(dataset, &id, &stored_digest).map_err(|cause| failed(cause.into()))?;
+        put(intake.store.as_ref(), &sealed, &path).await.map_err(failed)?;
         Ok(Shard {
             id,
             digest,
@@ -195,6 +191,34 @@ pub async fn seal(
     let sealed = work.await;
     let cleared = clear(&home).await;
     sealed.and_then(|sealed| cleared.map(|()| sealed))
+}
+
+/// The smallest part of an upload; S3 takes parts of 5 MiB or more, and 10,000 of them.
+const PART: u64 = 10 << 20;
+
+/// Puts a file into the image store, whole or not at all: what was begun and failed would be in the way of what comes next.
+async fn put(store: &dyn ObjectStore, file: &Path, path: &StorePath) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut from = tokio::fs::File::open(file).await?;
+    let part = PART.max(from.metadata().await?.len() / 9_000);
+    let mut upload = store.put_multipart(path).await?;
+    let sent = async {
+        loop {
+            let mut piece = Vec::new();
+            if (&mut from).take(part).read_to_end(&mut piece).await? == 0 {
+                break;
+            }
+            upload.put_part(piece.into()).await?;
+        }
+        upload.complete().await?;
+        Ok(())
+    };
+    let sent = sent.await;
+    if sent.is_err()
+        && let Err(error) = upload.abort().await
+    {
+        tracing::warn!(%path, %error, "what was never whole stays in the image store");
+    }
+    sent
 }
 
 /// Takes an encrypted shard out of the image store; one that is not there is as good.

@@ -91,6 +91,14 @@ fn sync_folder(file: &Path) -> std::io::Result<()> {
     file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
 }
 
+/// Makes a volume's file beside its place: whole, and on the disk, when this returns.
+fn make(part: &Path, bytes: u64, key: &PlainKey) -> std::io::Result<()> {
+    let file = std::fs::File::create_new(part)?;
+    file.set_len(bytes + HEADER)?;
+    format(part, key)?;
+    file.sync_all()
+}
+
 fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
     match result {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -203,10 +211,12 @@ impl Storage for Pool {
             }
             // What an earlier try left is not whole.
             gone(std::fs::remove_file(&places.part))?;
-            let file = std::fs::File::create_new(&places.part)?;
-            file.set_len(bytes + HEADER)?;
-            format(&places.part, &key)?;
-            file.sync_all()?;
+            let made = make(&places.part, bytes, &key);
+            if made.is_err() {
+                // Where the disk is full it would be in the way of what comes next. What is left all the same is swept.
+                let _ = std::fs::remove_file(&places.part);
+            }
+            made?;
             std::fs::rename(&places.part, &places.volume)?;
             sync_folder(&places.volume)
         })
