@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dejima_crds::bounded::{Digest, KeyName, Label, Uid};
 use dejima_crds::condition::{ConditionKind, Truth, get, seconds};
-use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, Power, mount_item};
+use dejima_crds::host_plan::{HostPlanSpec, HostPlanStatus, ItemState, Power, mount_item};
 use dejima_crds::reason::Decision;
 use dejima_crds::receipt::{Receipt, State};
 use dejima_crds::{Host, HostPlan, IsolatedProject, IsolatedProjectStatus, MachineImage};
@@ -456,6 +456,32 @@ proptest! {
             prop_assert_eq!(&proved, &clean.destroyed, "what was destroyed has a receipt, and nothing else has");
         }
     }
+}
+
+#[test]
+fn what_keeps_permitted_data_from_being_mounted_is_said_as_its_host_says_it() {
+    let mut cluster = standing();
+    cluster.edit(&Asked {
+        volumes: BTreeMap::from([("work", "64Mi")]),
+        destroy: BTreeSet::new(),
+        dataset: true,
+        permitted: true,
+        deleted: false,
+    });
+    cluster.settle();
+    let said = |cluster: &Cluster| {
+        let status = cluster.status();
+        let found = get(&status.conditions, ConditionKind::DatasetsMounted).unwrap();
+        (found.status, found.message.to_string())
+    };
+    assert_eq!(said(&cluster), (Truth::True, String::new()), "the control");
+    let damaged = "attach: shard 00000000000000aa in the image store is not what was sealed: it is not used";
+    let items = &mut cluster.plan.as_mut().unwrap().status.as_mut().unwrap().items;
+    let item = items.iter_mut().find(|item| item.item.as_str().starts_with("mount/")).unwrap();
+    (item.state, item.message) = (ItemState::Pending, Some(damaged.into()));
+    cluster.pass(usize::MAX);
+    let (status, message) = said(&cluster);
+    assert!(status == Truth::False && message.contains(damaged), "{message}");
 }
 
 /// A project with one volume, on its host.

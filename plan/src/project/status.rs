@@ -363,26 +363,29 @@ fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &Ho
     for wish in inputs.wishes {
         let name = reference(&wish.wish.namespace, &wish.wish.name);
         let version = wish.verdict.version;
-        let mounted = super::attached_to(inputs, wish.wish).into_iter();
-        let on = |machine: &Label| {
-            version.is_some_and(|version| state(report, &format!("mount/{name}@{version}/{machine}")) == ItemState::Ready)
-        };
-        let mounted: Vec<Label> = mounted.filter(on).collect();
-        if mounted.is_empty() {
+        let machines = super::attached_to(inputs, wish.wish);
+        let item = |machine: &Label| version.map(|version| format!("mount/{name}@{version}/{machine}"));
+        let on = |machine: &&Label| item(machine).is_some_and(|item| state(report, &item) == ItemState::Ready);
+        let mounted: Vec<Label> = machines.iter().filter(on).cloned().collect();
+        // What keeps a permitted one from being mounted, such as a shard that is not what was sealed, its host says.
+        let mut kept: Vec<&str> = machines.iter().filter_map(|machine| why(report, &item(machine)?)).collect();
+        kept.dedup();
+        if mounted.is_empty() || !kept.is_empty() {
             let exposed = inputs
                 .facts
                 .exposed
                 .iter()
                 .any(|known| known.dataset == name && Some(known.version) == version);
             let full = wish.verdict.decision == Decision::Permit && !exposed && inputs.facts.exposed.len() >= MOST_EXPOSED;
-            let why = if full {
+            let first = if full {
                 format!(
                     "permitted, but this project has seen {MOST_EXPOSED} versions, the most that are written down: make another project"
                 )
             } else {
                 words(&wish.verdict.reasons, wish.verdict.decision)
             };
-            waiting.push(format!("{name}: {why}"));
+            let all: Vec<String> = std::iter::once(first).chain(kept.into_iter().map(str::to_owned)).collect();
+            waiting.push(format!("{name}: {}", all.join("; ")));
         }
         let since = old
             .iter()
