@@ -234,10 +234,13 @@ async fn a_shard_is_sealed_and_fetched_whole_or_not_at_all_where_disks_are_full(
         sources: at("sources"),
         scratch: scratch.clone(),
         store: local.clone(),
+        put: at("put"),
     };
+    let dataset = Uid::from("d-1");
     let sealed = || {
         seal(
             &intake,
+            &dataset,
             Arc::clone(&source),
             shard.clone(),
             "k".into(),
