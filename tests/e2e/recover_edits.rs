@@ -193,19 +193,19 @@ fn matrix(name: &'static str, sample: usize) -> Matrix {
 #[test]
 fn whatever_fails_while_a_project_is_edited_the_end_is_the_clean_runs() {
     let (mut stage, tenant, provider) = prepared("edit-faults", REVIEWED);
-    stage.run(&matrix("volumes", 12), &mut |stage| volumes(stage, &tenant));
-    stage.run(&matrix("data", 14), &mut |stage| data(stage, &tenant, &provider));
+    stage.run(&matrix("volumes", 6), &mut |stage| volumes(stage, &tenant));
+    stage.run(&matrix("data", 6), &mut |stage| data(stage, &tenant, &provider));
 }
 
 #[test]
 fn whatever_fails_when_a_window_ends_or_power_is_lost_the_end_is_the_clean_runs() {
     let (mut stage, tenant, _) = prepared("window-faults", OPEN);
-    stage.run(&matrix("window", 10), &mut |stage| window(stage, &tenant));
+    stage.run(&matrix("window", 4), &mut |stage| window(stage, &tenant));
     let power_cut = Matrix {
         restarted: &[HOST],
         // What the host has made good it says in the end; what it was like meanwhile may have been seen or not.
         perhaps: &["write isolatedproject/", "write hostplan/status", "announce event/"],
-        ..matrix("power", 10)
+        ..matrix("power", 4)
     };
     stage.run(&power_cut, &mut power);
 }

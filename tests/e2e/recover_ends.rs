@@ -88,6 +88,6 @@ fn whatever_fails_while_a_dataset_is_sealed_or_destroyed_or_a_period_ends_the_en
         perhaps: &[],
         starting: &[],
     };
-    stage.run(&matrix("dataset", 12), &mut |stage| dataset(stage, &provider));
-    stage.run(&matrix("period", 12), &mut |stage| period(stage, &tenant, &manifest));
+    stage.run(&matrix("dataset", 6), &mut |stage| dataset(stage, &provider));
+    stage.run(&matrix("period", 6), &mut |stage| period(stage, &tenant, &manifest));
 }

@@ -112,7 +112,7 @@ fn whatever_fails_times_out_or_is_killed_the_end_is_the_clean_runs() {
     let (_, manifest) = with_data(&mut platform, &tenant, ("open-2026", "open-2026"));
     let matrix = Matrix {
         name: "create and delete",
-        sample: 24,
+        sample: 12,
         whole: None,
         restarted: &[],
         perhaps: &[],

@@ -39,6 +39,9 @@ pub(crate) fn run(all: bool) -> Result<()> {
     if all {
         // tests/e2e/matrix.rs: everything instead of a sample.
         tests.env("DEJIMA_TEST_ALL", "1");
+    } else {
+        // tests/e2e/recover_real.rs: a guest that boots for each case takes minutes.
+        tests.args(["--", "--skip", "on_real_parts"]);
     }
     step("end-to-end tests", || shown(&mut tests))?;
     if let Some(summary) = faults()? {
