@@ -18,7 +18,7 @@ macro_rules! bounded {
                 &self.0
             }
 
-            /// A text of ours that fits: what is too long is cut.
+            /// A text of ours that fits: what is too long is cut, and what moves cursors is a space.
             pub fn cut(text: &str) -> Self {
                 Self($crate::bounded::cut(text, $max))
             }
@@ -96,21 +96,24 @@ pub(crate) fn explain(schema: &mut schemars::Schema, words: &str) {
     schema.insert("x-kubernetes-validations".to_owned(), rule);
 }
 
-/// The text, or as much of it as has room, with a mark where it was cut.
+/// The text, or as much of it as has room, with a mark where it was cut; spaces for line breaks and the like.
 pub(crate) fn cut(text: &str, most: usize) -> String {
+    let seen = text.chars().map(|sign| if sign.is_control() { ' ' } else { sign });
     if text.chars().count() <= most {
-        return text.to_owned();
+        return seen.collect();
     }
-    text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect()
+    seen.take(most.saturating_sub(1)).chain(std::iter::once('…')).collect()
 }
 
 bounded!(
-    /// A word or a short line, at most 253 characters.
-    Line, max = 253
+    /// A word or a short line, at most 253 characters, without control characters: people see it on terminals.
+    Line, max = 253, pattern = "^[^\\p{Cc}]*$",
+    words = "one line without control characters"
 );
 bounded!(
-    /// Some paragraphs, at most 4,096 characters.
-    Prose, max = 4096
+    /// Some paragraphs, at most 4,096 characters, without control characters but line breaks and tabs.
+    Prose, max = 4096, pattern = "^[\\t\\n\\P{Cc}]*$",
+    words = "text without control characters, but line breaks and tabs"
 );
 bounded!(
     /// A DNS label (RFC 1123), as names of namespaces, machines and volumes are.
@@ -265,6 +268,14 @@ mod tests {
         assert_eq!(Bytes::from("4096").count(), Some(4096));
         assert_eq!(Bytes::from("999999999999999Ti").count(), None);
         assert_eq!(Bytes::from("2TB").count(), None);
+    }
+
+    #[test]
+    fn what_we_say_fits() {
+        assert_eq!(Line::cut("as it is"), "as it is");
+        assert_eq!(Line::cut("a\u{1b}[2Jb\nc"), "a [2Jb c");
+        let long = Line::cut(&"島".repeat(300));
+        assert_eq!((long.as_str().chars().count(), long.as_str().chars().last()), (253, Some('…')));
     }
 
     #[test]

@@ -137,10 +137,9 @@ fn encrypt(shard: &ShardFiles, staging: &Path, image: &Path, sealed: &Path, key:
             "--target-image-opts",
         ])
         .arg(image);
-    convert.arg(format!(
-        "driver=luks,key-secret=key,file.driver=file,file.filename={}",
-        sealed.display()
-    ));
+    // In a list of options a comma is written twice (qemu-img(1)).
+    let named = sealed.display().to_string().replace(',', ",,");
+    convert.arg(format!("driver=luks,key-secret=key,file.driver=file,file.filename={named}"));
     run("encrypt", &mut convert, Some(key))?;
     let (_, stored) = digest(&mut std::fs::File::open(sealed).map_err(failed)?, |_| Ok(())).map_err(failed)?;
     Ok((plain, stored))

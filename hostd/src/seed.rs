@@ -6,11 +6,15 @@
 //! ```
 //! The route is always there: machines route through the gateway, and its rules decide what leaves.
 
+use std::net::Ipv4Addr;
+
+use dejima_crds::bounded::Line;
 use dejima_crds::host_plan::{DomainPlan, ProjectPlan};
 use serde_json::{Value, json};
 
 use crate::driver::Error;
 use crate::iso::{File, image};
+use crate::network::closed::Mac;
 
 /// The script that makes a machine's mounts equal to its map.
 pub const MOUNT_SCRIPT: &str = include_str!("../guest/mount.sh");
@@ -68,10 +72,19 @@ fn network(plan: &ProjectPlan, domain: &DomainPlan) -> Result<Value, Error> {
         .filter(|length| *length <= 32)
         .ok_or_else(|| Error::Missing(format!("`{}` is no range of addresses", segment.cidr)))?;
     // `0.0.0.0/0` and not `default`: every release of cloud-init knows it.
+    let address = |text: &Line| -> Result<Ipv4Addr, Error> {
+        let read = text.as_str().parse();
+        read.map_err(|cause| Error::driver("read an address of", format!("machine `{}`", domain.machine), cause))
+    };
+    let mac: Mac = port
+        .mac
+        .as_str()
+        .parse()
+        .map_err(|cause| Error::driver("read an address of", format!("machine `{}`", domain.machine), cause))?;
     Ok(json!({"version": 2, "ethernets": {"port": {
-        "match": {"macaddress": port.mac},
-        "addresses": [format!("{}/{length}", port.address)],
-        "routes": [{"to": "0.0.0.0/0", "via": segment.gateway}],
+        "match": {"macaddress": mac.to_string()},
+        "addresses": [format!("{}/{length}", address(&port.address)?)],
+        "routes": [{"to": "0.0.0.0/0", "via": address(&segment.gateway)?.to_string()}],
     }}}))
 }
 
@@ -150,6 +163,39 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn nothing_but_addresses_gets_into_what_a_machine_is_told_of_its_port(
+            text in "(\\PC|['\"\n\r\t$`:#{}&*!|>%@-]){0,40}|10\\.51\\.0\\.[0-9]{1,3}( .*)?|52:54:00(:[0-9a-f]{2}){3}(\n.*)?", at in 0..3
+        ) {
+            let mut plan = plan();
+            let plain = seed(&plan, &plan.domains[0]).unwrap();
+            match at {
+                0 => plan.segment.ports[0].mac = text.as_str().into(),
+                1 => plan.segment.ports[0].address = text.as_str().into(),
+                _ => plan.segment.gateway = text.as_str().into(),
+            }
+            let is_one = if at == 0 { text.parse::<Mac>().is_ok() } else { text.parse::<Ipv4Addr>().is_ok() };
+            let given = seed(&plan, &plan.domains[0]);
+            prop_assert_eq!(given.is_ok(), is_one);
+            if let Ok(given) = given {
+                let (given, plain) = (files(&given), files(&plain));
+                prop_assert_eq!((&given[0], &given[2], &given[3]), (&plain[0], &plain[2], &plain[3]));
+                let told: Value = serde_json::from_slice(&given[1]).unwrap();
+                let port = &told["ethernets"]["port"];
+                let told = [&port["match"]["macaddress"], &port["addresses"][0], &port["routes"][0]["via"]];
+                let wanted = if at == 1 { format!("{text}/24") } else { text.to_ascii_lowercase() };
+                prop_assert_eq!(told[usize::try_from(at).unwrap()], &json!(wanted));
+            }
+        }
+
+        #[test]
+        fn what_a_machine_is_called_is_read_again_exactly(uid in "(\\PC|['\"\n\r\t\0$`:#{}]){1,64}") {
+            let mut plan = plan();
+            plan.domains[0].uid = uid.as_str().into();
+            let told: Value = serde_json::from_slice(&files(&seed(&plan, &plan.domains[0]).unwrap())[0]).unwrap();
+            prop_assert_eq!(told, json!({"instance-id": uid, "local-hostname": "scan-1"}));
+        }
+
         #[test]
         fn what_a_tenant_gives_comes_out_byte_for_byte_and_changes_nothing_else(user in "(\\PC|['\"\n\r\t$`\\\\]|]]>|</|--){0,200}") {
             let (plain, given) = (files(&with(None)), files(&with(Some(&user))));

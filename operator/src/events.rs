@@ -55,12 +55,10 @@ where
             event_time: Some(MicroTime(now)),
             action: Some(format!("{:?}", condition.kind)),
             reason: Some(condition.reason.to_string().chars().take(128).collect()),
-            note: Some(
-                format!("{:?} is {:?}: {}", condition.kind, condition.status, condition.message)
-                    .chars()
-                    .take(1000)
-                    .collect(),
-            ),
+            note: Some(note(format!(
+                "{:?} is {:?}: {}",
+                condition.kind, condition.status, condition.message
+            ))),
             regarding: Some(ObjectReference {
                 api_version: Some(K::api_version(&()).into_owned()),
                 kind: Some(kind.clone()),
@@ -89,6 +87,12 @@ where
     }
 }
 
+/// As much of a text as the API server takes of an event: 1,024 bytes, whatever they are letters of.
+fn note(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(1024));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +106,12 @@ mod tests {
             observed_generation: 1,
             last_transition_time: "2026-11-24T00:00:00Z".into(),
         }
+    }
+
+    #[test]
+    fn a_note_has_room_whatever_it_is_written_in() {
+        assert_eq!(note("short".to_owned()), "short");
+        assert_eq!(note("島".repeat(1000)), "島".repeat(341));
     }
 
     #[test]

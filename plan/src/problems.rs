@@ -1,6 +1,7 @@
 //! What is wrong with a project before anything is done for it: all at once, in the words of the manifest.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use dejima_crds::DatasetSpec;
 use dejima_crds::bounded::{Bytes, Label};
@@ -235,16 +236,25 @@ fn paths(spec: &IsolatedProjectSpec) -> Vec<Problem> {
         .datasets
         .iter()
         .flat_map(|wish| wish.attach_to.iter().map(move |machine| (machine, wish.mount_path.as_str())));
-    let all: Vec<_> = of_volumes.chain(of_datasets).collect();
+    let mut machines: BTreeMap<&Label, Vec<&Path>> = BTreeMap::new();
+    for (machine, path) in of_volumes.chain(of_datasets) {
+        machines.entry(machine).or_default().push(Path::new(path));
+    }
     let mut found = Vec::new();
-    for (at, (machine, path)) in all.iter().enumerate() {
-        for (other_machine, other) in all.iter().skip(at + 1) {
-            let inside = |inner: &str, outer: &str| inner == outer || inner.starts_with(&format!("{outer}/"));
-            if machine == other_machine && (inside(path, other) || inside(other, path)) {
-                found.push(invalid(format!(
-                    "mountPath: {path} and {other} lie in each other in machine {machine}"
-                )));
-            }
+    for (machine, mut paths) in machines {
+        // In this order what lies below a path follows it; `above` are those that the next one may lie below.
+        paths.sort();
+        let mut above: Vec<&Path> = Vec::new();
+        for path in paths {
+            above.retain(|outer| path.starts_with(outer));
+            found.extend(above.iter().map(|outer| {
+                invalid(format!(
+                    "mountPath: {} and {} lie in each other in machine {machine}",
+                    outer.display(),
+                    path.display()
+                ))
+            }));
+            above.push(path);
         }
     }
     found

@@ -94,6 +94,7 @@ fn of_projects() -> Vec<Case> {
         one("a name that is too long", "/spec/machines/0/name", json!("a".repeat(41)), &["spec.machines[0].name", "40"]),
         one("a period that ends first", "/spec/period/until", json!("2026-03-31"), &["spec.period", "ends after it begins"]),
         one("a month that is none", "/spec/period/until", json!("2027-13"), &["spec.period.until", "2027-03-31"]),
+        one("a day that no month has", "/spec/period/until", json!("2027-02-29"), &["spec.period.until", "2027-03-31"]),
         one("a day in words", "/spec/ethics/0/validUntil", json!("tomorrow"), &["spec.ethics[0].validUntil", "2027-03-31"]),
         one("an address that is none", "/spec/network", json!({"egress": [{"cidr": "999.1.1.1/99", "ports": [443], "why": "x"}]}), &["spec.network.egress[0].cidr", "203.0.113.0/24"]),
         one("a port that is none", "/spec/network", json!({"egress": [{"cidr": "203.0.113.0/24", "ports": [70000], "why": "x"}]}), &["spec.network.egress[0].ports[0]", "65535"]),

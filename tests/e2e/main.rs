@@ -19,6 +19,7 @@ mod reconcile_credentials;
 mod reconcile_deletion;
 mod reconcile_door;
 mod reconcile_drift;
+mod reconcile_edits;
 mod reconcile_egress;
 mod reconcile_ends;
 mod reconcile_machine;

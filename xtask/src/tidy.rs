@@ -135,12 +135,37 @@ fn sources(root: &Path) -> Result<Vec<String>> {
                 problems.push(format!("{at}: a test that never runs"));
             }
         }
+        if !["tests/", "xtask/"].iter().any(|folder| file.starts_with(folder)) && file.contains("src/") {
+            problems.extend(shells(&file, &text));
+        }
         let lines = text.lines().count();
         if lines > 700 {
             problems.push(format!("{file}: {lines} lines are two things"));
         }
     }
     Ok(problems)
+}
+
+/// What we ship runs programs, each by its name and with a list of words: no shell reads what somebody wrote.
+fn shells(file: &str, text: &str) -> Vec<String> {
+    let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut problems = Vec::new();
+    for (number, line) in shipped.lines().enumerate() {
+        let at = format!("{file}:{}", number + 1);
+        let shell = ["sh", "bash", "dash", "ash", "zsh", "busybox", "env", "eval", "xargs", "ssh"];
+        if shell
+            .iter()
+            .any(|name| line.contains(&format!("\"{name}\"")) || line.contains(&format!("bin/{name}\"")))
+        {
+            problems.push(format!("{at}: a shell, or what is as good as one"));
+        }
+        if let Some((_, program)) = line.split_once("Command::new(")
+            && !program.starts_with('"')
+        {
+            problems.push(format!("{at}: a program whose name does not stand here"));
+        }
+    }
+    problems
 }
 
 /// The one crate with lints of its own has the workspace's, but for `unsafe` (docs/adr/0006).
@@ -175,4 +200,19 @@ fn tracked(root: &Path, pattern: &str) -> Result<Vec<String>> {
         .output();
     let text = String::from_utf8(output.context("cannot run git")?.stdout).context("git prints UTF-8")?;
     Ok(text.lines().map(str::to_owned).filter(|file| root.join(file).exists()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shells;
+
+    #[test]
+    fn a_shell_is_found_wherever_it_is_started() {
+        let found = |text: &str| shells("hostd/src/a.rs", text).len();
+        assert_eq!(found("Command::new(\"qemu-img\").arg(user)"), 0);
+        assert_eq!(found("Command::new(\"sh\").args([\"-c\", user])"), 1);
+        assert_eq!(found("space.run(&[\"/bin/sh\", \"-c\", user])"), 1);
+        assert_eq!(found("Command::new(user)"), 1);
+        assert_eq!(found("#[cfg(test)]\nCommand::new(\"sh\")"), 0);
+    }
 }

@@ -51,14 +51,14 @@ impl Element {
     fn write(&self, writer: &mut Writer<Vec<u8>>) -> std::io::Result<()> {
         let mut start = BytesStart::new(self.name);
         for (name, value) in &self.attributes {
-            start.push_attribute((*name, value.as_str()));
+            start.push_attribute((name.as_bytes(), escaped(value)?.as_bytes()));
         }
         if self.children.is_empty() && self.text.is_none() {
             return writer.write_event(Event::Empty(start));
         }
         writer.write_event(Event::Start(start))?;
         if let Some(text) = &self.text {
-            writer.write_event(Event::Text(BytesText::new(text)))?;
+            writer.write_event(Event::Text(BytesText::from_escaped(escaped(text)?)))?;
         }
         for child in &self.children {
             child.write(writer)?;
@@ -73,6 +73,32 @@ impl Element {
             .map_err(|cause| Error::driver("write the definition of", self.name, cause))?;
         String::from_utf8(writer.into_inner()).map_err(|cause| Error::driver("write the definition of", self.name, cause))
     }
+}
+
+/// A text as it stands in a document, so that exactly it is read again: a reader makes spaces of tabs and line breaks in attributes.
+/// What XML 1.0 has no way to say (section 2.2) is an error.
+fn escaped(text: &str) -> std::io::Result<String> {
+    let mut all = String::with_capacity(text.len());
+    for sign in text.chars() {
+        match sign {
+            '&' => all.push_str("&amp;"),
+            '<' => all.push_str("&lt;"),
+            '>' => all.push_str("&gt;"),
+            '"' => all.push_str("&quot;"),
+            '\'' => all.push_str("&apos;"),
+            '\t' => all.push_str("&#9;"),
+            '\n' => all.push_str("&#10;"),
+            '\r' => all.push_str("&#13;"),
+            '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
+                return Err(std::io::Error::other(format!(
+                    "`{}` has no place in a definition",
+                    text.escape_debug()
+                )));
+            }
+            sign => all.push(sign),
+        }
+    }
+    Ok(all)
 }
 
 /// A machine that is to be defined.
@@ -339,6 +365,9 @@ pub(super) fn read(xml: &str) -> Result<Option<Found>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -348,23 +377,72 @@ mod tests {
         assert_eq!(all.len(), 2000);
     }
 
-    #[test]
-    fn what_a_user_wrote_is_text_and_no_markup() {
-        let evil = "a' \"/><source file='/etc/shadow'/>&amp;]]>";
-        let lun = Lun {
-            file: Path::new(evil),
-            serial: evil,
-            unit: 3,
-            secret: None,
-            writable: false,
-        };
-        let text = lun.element().text().unwrap();
-        let document = roxmltree::Document::parse(&text).unwrap();
-        let sources: Vec<_> = document.descendants().filter(|node| node.has_tag_name("source")).collect();
-        assert_eq!(sources.len(), 1);
-        assert_eq!(sources.first().and_then(|source| source.attribute("file")), Some(evil));
-        let serial = document.descendants().find(|node| node.has_tag_name("serial")).unwrap();
-        assert_eq!(serial.text(), Some(evil));
+    /// A machine in whose every text stands this.
+    fn with(text: &str) -> Result<String, Error> {
+        let plan: ProjectPlan = serde_json::from_value(json!({
+            "of": {"namespace": text, "name": text, "uid": text}, "dedicated": false, "key": text, "volumes": [], "mounts": [],
+            "segment": {"bridge": text, "cidr": text, "gateway": text, "ports": [{"machine": text, "tap": text, "mac": text, "address": text}]},
+            "domains": [{"machine": text, "uid": text, "power": "running", "cpus": 1, "memoryMiB": 192, "userData": text, "image":
+                {"name": text, "format": "kernel-initrd", "guest": "probe", "kernel":
+                    {"path": text, "digest": text, "initrd": text, "initrdDigest": text, "commandLine": text}}}],
+        }))
+        .unwrap();
+        let path = Path::new(text);
+        let domain = domain(&Machine {
+            plan: &plan,
+            domain: &plan.domains[0],
+            name: text,
+            definition: &text.into(),
+            kvm: false,
+            boot: (path, path),
+            seed: path,
+            volumes: &[("7e57ab1e000040008000000000000007".into(), path.to_owned())],
+        });
+        domain?.text()
+    }
+
+    /// The names of all elements and attributes, in their order, and all texts and values.
+    fn taken_apart(document: &roxmltree::Document<'_>) -> (Vec<String>, Vec<String>) {
+        let (mut names, mut texts) = (Vec::new(), Vec::new());
+        for node in document.descendants().filter(roxmltree::Node::is_element) {
+            names.push(node.tag_name().name().to_owned());
+            texts.extend(node.text().map(str::to_owned));
+            for attribute in node.attributes() {
+                names.push(format!("@{}", attribute.name()));
+                texts.push(attribute.value().to_owned());
+            }
+        }
+        (names, texts)
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_user_wrote_is_text_and_no_markup(
+            text in "(\\PC|[\0\u{1}\u{1f}\u{7f}\u{85}\u{2028}\u{fffe}'\"<>&\n\r\t]|]]>|/>|-->|<!--|<!ENTITY|&amp;|<source file='/etc/shadow'/>){1,60}"
+        ) {
+            let plain = with("plain").unwrap();
+            let plain = roxmltree::Document::parse(&plain).unwrap();
+            let (names, texts) = taken_apart(&plain);
+            let said = text.chars().all(|sign| matches!(sign, '\t' | '\n' | '\r') || (sign >= ' ' && !matches!(sign, '\u{fffe}' | '\u{ffff}')));
+            let written = with(&text);
+            prop_assert_eq!(written.is_ok(), said, "what cannot be said is an error, all else is no error");
+            if let Ok(written) = written {
+                let document = roxmltree::Document::parse(&written).unwrap();
+                let texts: Vec<String> = texts.into_iter().map(|said| if said == "plain" { text.clone() } else { said }).collect();
+                prop_assert_eq!(taken_apart(&document), (names, texts));
+            }
+        }
+
+        #[test]
+        fn a_disk_is_one_disk_whatever_its_file_and_serial_are(file in "\\PC{1,40}|[^\0]{1,20}", serial in "\\PC{0,40}|[^\0]{0,20}") {
+            let lun = Lun { file: Path::new(&file), serial: &serial, unit: 3, secret: Some(&serial), writable: false };
+            if let Ok(text) = lun.element().text() {
+                let domain = format!("<domain><metadata><d:machine xmlns:d='{STAMP}' project='p' machine='m' definition='d'/></metadata>{text}</domain>");
+                let found = read(&domain).unwrap().unwrap();
+                prop_assert_eq!(found.disks.len(), 1);
+                prop_assert_eq!((&found.disks[0].serial, found.disks[0].file.as_path()), (&serial, Path::new(&file)));
+            }
+        }
     }
 
     #[test]

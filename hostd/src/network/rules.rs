@@ -270,6 +270,68 @@ mod tests {
         assert_eq!(ways, ["10.1.0.0/16 80", "10.0.0.0/8 443"]);
     }
 
+    /// All texts of a ruleset.
+    fn texts(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.push(text.clone()),
+            Value::Array(all) => all.iter().for_each(|value| texts(value, found)),
+            Value::Object(all) => all.values().for_each(|value| texts(value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// What commands do to what, without elements of sets.
+    fn shape(ruleset: &Value) -> Value {
+        let mut shape = ruleset.clone();
+        for command in shape["nftables"].as_array_mut().unwrap() {
+            if let Some(set) = command.pointer_mut("/add/set").and_then(Value::as_object_mut) {
+                set.remove("elem");
+            }
+        }
+        shape
+    }
+
+    /// What somebody could write where a name, an address or a range belongs.
+    fn anything() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "(\\PC|[ \n\t\0\"'{};#@*/:.-]|djt|djb|10\\.64\\.|flush ruleset){0,24}",
+            "dj[bt][a-z0-9]{1,13}",
+            "10\\.[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}(/[0-9]{1,2})?",
+            "([0-9a-f]{2}:){5}[0-9a-f]{2}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_of_whatever_texts_gives_no_other_statements(
+            bridge in anything(), cidr in anything(), gateway in anything(), tap in anything(), mac in anything(), address in anything(), to in anything(), fields in 0_u8..128
+        ) {
+            let plain = drawn("p", 2);
+            let mut segment = plain.clone();
+            let rule = EgressRule { cidr: "203.0.113.0/24".into(), ports: vec![443] };
+            segment.egress = vec![rule];
+            let with = |bit: u8| fields >> bit & 1 == 1;
+            if with(0) { segment.bridge = bridge.into(); }
+            if with(1) { segment.cidr = cidr.into(); }
+            if with(2) { segment.gateway = gateway.into(); }
+            if with(3) { segment.ports[0].tap = tap.into(); }
+            if with(4) { segment.ports[0].mac = mac.into(); }
+            if with(5) { segment.ports[0].address = address.into(); }
+            if with(6) { segment.egress[0].cidr = to.into(); }
+            if let Ok(closed) = Closed::read(&segment) {
+                let (ruleset, control) = (reload(&[&closed]), reload(&[&Closed::read(&plain).unwrap()]));
+                prop_assert_eq!(shape(&ruleset), shape(&control));
+                let (mut said, mut fixed) = (Vec::new(), Vec::new());
+                texts(&ruleset, &mut said);
+                texts(&shape(&control), &mut fixed);
+                let address = |text: &str| text.parse::<std::net::Ipv4Addr>().is_ok() || text.parse::<super::super::closed::Mac>().is_ok();
+                let name = |text: &str| text.len() <= 15 && text.starts_with("dj") && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+                let foreign: Vec<&String> = said.iter().filter(|text| !fixed.contains(text) && !address(text) && !name(text)).collect();
+                prop_assert!(foreign.is_empty(), "{foreign:?}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn each_port_has_exactly_one_station_and_one_address(counts in proptest::collection::vec(0_u32..20, 0..12)) {
