@@ -11,11 +11,21 @@ pub fn reason(code: Code, dataset: &Ref, clause: &str, required: impl Into<Strin
         code,
         dataset: Some(dataset.clone()),
         clause: clause.into(),
-        // A clause that lists much is cut: a reason that is too long to be written would keep all others from being said.
-        required: Prose::cut(&required.into()),
-        actual: Prose::cut(&actual.into()),
+        required: brief(&required.into()),
+        actual: brief(&actual.into()),
         remedy: Text::of(ja, en),
         who,
+    }
+}
+
+/// How many letters of what is required, or there, a reason tells.
+const BRIEF: usize = 200;
+
+/// A clause that lists much is cut: a status that is too long to be written would say nothing at all.
+fn brief(text: &str) -> Prose {
+    match text.char_indices().nth(BRIEF) {
+        Some((end, _)) => Prose::cut(&format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Prose::cut(text),
     }
 }
 

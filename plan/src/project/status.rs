@@ -426,8 +426,12 @@ fn words(reasons: &[Reason], decision: Decision) -> String {
     codes.join(", ")
 }
 
+/// How many reasons a status tells of all members together: an object has an end (etcd takes 1.5 MiB).
+const MEMBERS_REASONS: usize = 256;
+
 /// A member is effective while he is so for everything that is mounted, or about to be.
 fn members(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus) {
+    let each = (MEMBERS_REASONS / inputs.facts.members.len().max(1)).clamp(1, 64);
     let one = |member: &dejima_policy::MemberFacts| {
         let reasons: Vec<Reason> = inputs
             .wishes
@@ -435,7 +439,7 @@ fn members(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus) {
             .flat_map(|wish| &wish.verdict.members)
             .filter(|(subject, _)| *subject == member.subject)
             .flat_map(|(_, why)| why.clone())
-            .take(64)
+            .take(each)
             .collect();
         MemberStatus {
             subject: member.subject.clone(),
