@@ -19,7 +19,7 @@ pub fn reason(code: Code, dataset: &Ref, clause: &str, required: impl Into<Strin
 }
 
 /// How many letters of what is required, or there, a reason tells.
-const BRIEF: usize = 200;
+const BRIEF: usize = 400;
 
 /// A clause that lists much is cut: a status that is too long to be written would say nothing at all.
 fn brief(text: &str) -> Prose {

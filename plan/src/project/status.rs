@@ -360,6 +360,7 @@ fn machines(
 fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &HostPlanStatus) {
     let mut waiting = Vec::new();
     let old = std::mem::take(&mut status.datasets);
+    let each = (DATASETS_REASONS / inputs.wishes.len().max(1)).clamp(1, 64);
     for wish in inputs.wishes {
         let name = reference(&wish.wish.namespace, &wish.wish.name);
         let version = wish.verdict.version;
@@ -396,7 +397,7 @@ fn datasets(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus, report: &Ho
             name: wish.wish.name.clone(),
             version,
             verdict: wish.verdict.decision,
-            reasons: wish.verdict.reasons.iter().take(64).cloned().collect(),
+            reasons: wish.verdict.reasons.iter().take(each).cloned().collect(),
             since: if mounted.is_empty() {
                 None
             } else {
@@ -426,8 +427,9 @@ fn words(reasons: &[Reason], decision: Decision) -> String {
     codes.join(", ")
 }
 
-/// How many reasons a status tells of all members together: an object has an end (etcd takes 1.5 MiB).
+/// How many reasons a status tells of all members, and of all datasets, together: an object has an end (etcd takes 1.5 MiB).
 const MEMBERS_REASONS: usize = 256;
+const DATASETS_REASONS: usize = 512;
 
 /// A member is effective while he is so for everything that is mounted, or about to be.
 fn members(inputs: &Inputs<'_>, status: &mut IsolatedProjectStatus) {
