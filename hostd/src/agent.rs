@@ -29,6 +29,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::carry_out::{carry_out, settle};
+use crate::converge::{Converged, converge};
 use crate::drift::Repaired;
 use crate::driver::{Drivers, Error};
 use crate::intake;
@@ -405,8 +406,14 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// What the drivers find of one project, and of all others.
 pub async fn observe(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan) -> (Observed, Owned) {
-    let (uid, owned) = (&plan.of.uid, sweep::owned(drivers).await);
-    let mut network = drivers.network.observe(uid).await;
+    let uid = &plan.of.uid;
+    // They ask different programs, and none needs what another says.
+    let (owned, mut network, volumes, domains) = tokio::join!(
+        sweep::owned(drivers),
+        drivers.network.observe(uid),
+        drivers.storage.observe(uid),
+        drivers.machines.observe(uid),
+    );
     if let Seen::Present(found) = &mut network {
         // A proof whose numbers nobody has is none: it is made again, so that it can be said.
         let proof = kept.proof(&names::plan_name(PlanKind::Project, uid));
@@ -418,8 +425,8 @@ pub async fn observe(drivers: &Drivers, kept: &Kept, plan: &ProjectPlan) -> (Obs
     let seen = Observed {
         attached: attached(kept, uid),
         network,
-        volumes: drivers.storage.observe(uid).await,
-        domains: drivers.machines.observe(uid).await,
+        volumes,
+        domains,
         others: others(&owned, Some(plan)),
     };
     (seen, owned)
@@ -469,34 +476,15 @@ async fn one(
     let Some(project) = plan.spec.project.as_ref() else {
         return Ok(None);
     };
-    let mut failure = None;
-    let mut last = Vec::new();
     let before = plan.status.clone().unwrap_or_default();
-    let mut drifted = None;
-    loop {
-        let (seen, owned) = observe(&agent.drivers, &agent.kept, project).await;
-        drifted.get_or_insert_with(|| drift(&plan.spec, project, &before, &seen, &owned, Timestamp::now()));
-        let todo = next(&plan.spec, project, &seen, Timestamp::now());
-        // What was done and still is to be done waits for the next look: nobody can tell yet whether it took effect.
-        if todo.actions.is_empty() || todo.actions == last {
-            break;
-        }
-        *acted = true;
-        for action in &todo.actions {
-            match carry_out(&agent.drivers, &agent.kept, &agent.host, project, action).await {
-                Ok(()) => {}
-                // What takes access away goes on although something else fails.
-                Err(error) => failure = failure.or(Some((error, action.name()))),
-            }
-            if failure.is_some() && !matches!(action, Action::Detach(..) | Action::Destroy(_)) {
-                break;
-            }
-        }
-        if failure.is_some() {
-            break;
-        }
-        last = todo.actions;
+    let name = plan.name_any();
+    let converged = converge(&agent.drivers, &agent.kept, (&agent.host, &name), &plan.spec, project, &before).await?;
+    *acted |= converged.acted;
+    if converged.is_overtaken {
+        tracing::info!(plan = name, "a newer plan came while this one was carried out: it goes no further");
+        return Ok(None);
     }
+    let Converged { drifted, mut failure, .. } = converged;
     let now = Timestamp::now();
     let (seen, owned) = observe(&agent.drivers, &agent.kept, project).await;
     let mut left = next(&plan.spec, project, &seen, now);
@@ -510,7 +498,6 @@ async fn one(
     }
     // Taking access away waited for nobody; that it ended is said now.
     let settled = settle(&agent.drivers, &agent.kept, project, &seen, plan.spec.ends).await;
-    let drifted = drifted.unwrap_or_default();
     let standing = drift(&plan.spec, project, &before, &seen, &owned, now);
     let mut status = HostPlanStatus {
         plan_generation: plan.spec.plan_generation,

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod carry_out;
+pub mod converge;
 pub mod credentials;
 pub mod doctor;
 pub mod door;

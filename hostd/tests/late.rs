@@ -9,16 +9,17 @@ use async_trait::async_trait;
 use dejima_crds::act::{Act, Phase};
 use dejima_crds::bounded::{Digest, KeyName, Label, Uid, WrappedKey};
 use dejima_crds::host::{Capacity, Engine, EngineKind};
-use dejima_crds::host_plan::{DomainPlan, HostPlanSpec, ProjectPlan, ShardPlan, VolumePlan};
+use dejima_crds::host_plan::{DomainPlan, HostPlanSpec, HostPlanStatus, ProjectPlan, ShardPlan, VolumePlan};
 use dejima_hostd::agent::observe;
 use dejima_hostd::carry_out::carry_out;
+use dejima_hostd::converge::converge;
 use dejima_hostd::driver::{Bell, Drivers, Error, Keys, Machines, PlainKey};
 use dejima_hostd::kept::Kept;
 use dejima_hostd::memory::Memory;
 use dejima_hostd::{Recorder, sweep};
 use dejima_plan::Seen;
-use dejima_plan::effect::Open;
-use dejima_plan::host::{Action, DomainSeen, MapEntry, next};
+use dejima_plan::effect::{Effect, Fate, Gate, Open};
+use dejima_plan::host::{Action, DomainSeen, DomainState, MapEntry, next};
 use dejima_plan::segment::segment;
 use dejima_plan::sweep::{Owned, Thing};
 use serde_json::json;
@@ -238,4 +239,52 @@ async fn a_proof_whose_numbers_nobody_has_is_made_again() {
     carry_out(&drivers, &kept, "host-a", project, &again).await.unwrap();
     assert!(kept.proof("project-p-1").is_some());
     assert_eq!(proves().await, None, "once is enough");
+}
+
+/// A newer plan is seen while the machine is being defined.
+#[derive(Debug)]
+struct Overtaken(Arc<Kept>);
+
+impl Gate for Overtaken {
+    fn fate(&self, effect: &Effect) -> Fate {
+        if effect.verb == "define" {
+            self.0.admit("project-p-1", 2).unwrap();
+        }
+        Fate::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_a_newer_one_overtakes_gives_nothing_any_more() {
+    for overtaken in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Arc::new(Memory::new(dir.path(), Capacity::default(), EngineKind::Memory).unwrap());
+        let beside = Arc::new(Beside::default());
+        let (kept, spec) = (Arc::new(Kept::open(dir.path()).unwrap()), plan());
+        let gate: Arc<dyn Gate> = if overtaken {
+            Arc::new(Overtaken(kept.clone()))
+        } else {
+            Arc::new(Open)
+        };
+        let drivers = Drivers {
+            keys: beside.clone(),
+            storage: memory.clone(),
+            network: memory.clone(),
+            machines: memory,
+            recorder: beside,
+            gate,
+        };
+        let (project, before) = (spec.project.as_ref().unwrap(), HostPlanStatus::default());
+        let names = ("host-a", "project-p-1");
+        let converged = converge(&drivers, &kept, names, &spec, project, &before).await.unwrap();
+        assert!(converged.failure.is_none() && converged.acted, "{converged:?}");
+        assert_eq!(converged.is_overtaken, overtaken);
+        let seen = drivers.machines.observe(&project.of.uid).await;
+        let machine = &seen.present().unwrap()[0];
+        let state = if overtaken { DomainState::Shutoff } else { DomainState::Running };
+        assert_eq!((machine.state, machine.shards.len()), (state, usize::from(!overtaken)));
+        // Who comes with it again is refused at once.
+        let again = converge(&drivers, &kept, names, &spec, project, &before).await.unwrap();
+        assert_eq!((again.acted, again.is_overtaken), (false, overtaken));
+    }
 }

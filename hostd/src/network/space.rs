@@ -4,12 +4,15 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
-/// Seconds that a program may take.
-const DEADLINE: &str = "20";
+/// How long a program may take.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A network namespace, by its path.
 #[derive(Clone, Debug)]
@@ -17,23 +20,40 @@ pub(super) struct Space {
     path: PathBuf,
 }
 
-/// Runs a program of this thread's own namespace to its end; what it wrote.
+/// Runs a program of this thread's own namespace to its end; what it wrote. One that takes too long is killed.
 pub(super) fn run(program: &[&str], input: &str) -> Result<Vec<u8>, Error> {
-    let mut child = Command::new("timeout")
-        .args(["--signal=KILL", DEADLINE])
-        .args(program)
+    finish(program, input, DEADLINE)
+}
+
+fn finish(program: &[&str], input: &str, deadline: Duration) -> Result<Vec<u8>, Error> {
+    let (name, arguments) = program.split_first().ok_or_else(|| Error::other("no program was named"))?;
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    // These programs read all of their input before they write. One that ended early says why on its own.
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(input.as_bytes()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
-            Ok(()) | Err(_) => {}
+        .stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    // It is the process that is meant, or none: nobody has waited for it yet.
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(Error::other)?).ok_or_else(|| Error::other("a program without a pid"))?;
+    let held = pidfd_open(pid, PidfdFlags::empty())?;
+    let (ended, is_over) = mpsc::channel::<()>();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if is_over.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+                // One that ended just now needs no signal.
+                let _ = pidfd_send_signal(&held, Signal::KILL);
+            }
+        });
+        // These programs read all of their input before they write. One that ended early says why on its own.
+        let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output();
+        drop(ended);
+        match written {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            Ok(()) | Err(_) => output,
         }
-    }
-    let output = child.wait_with_output()?;
+    })?;
     if output.status.success() {
         return Ok(output.stdout);
     }
@@ -50,9 +70,8 @@ impl Space {
 
     /// Runs a program in it.
     pub(super) fn run(&self, program: &[&str], input: &str) -> Result<Vec<u8>, Error> {
-        let net = format!("--net={}", self.path.display());
-        let all: Vec<&str> = ["nsenter", net.as_str()].into_iter().chain(program.iter().copied()).collect();
-        run(&all, input)
+        // A child is born in the namespace of the thread that starts it.
+        self.within(|| run(program, input))
     }
 
     /// Several lines of `ip`, in order; the first that fails ends it.
@@ -106,5 +125,29 @@ impl Space {
                 now.map_or_else(|error| error.kind() == ErrorKind::NotFound, |now| now.trim() == *value)
             }))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed_and_what_one_says_is_heard() {
+        let long = Duration::from_mins(1);
+        assert_eq!(finish(&["cat"], "what is said", long).unwrap(), b"what is said");
+        let much = finish(
+            &["sh", "-c", "cat >/dev/null; head -c 1000000 /dev/zero"],
+            &"x".repeat(1 << 20),
+            long,
+        );
+        assert_eq!(much.unwrap().len(), 1_000_000, "more than a pipe holds");
+        let begun = std::time::Instant::now();
+        let error = finish(&["sleep", "60"], "", Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("sleep 60 ended with signal: 9"), "{error}");
+        assert!(begun.elapsed() < long);
+        let error = finish(&["sh", "-c", "echo why >&2; exit 3"], "", long).unwrap_err();
+        assert!(error.to_string().contains("exit status: 3: why"), "{error}");
+        assert!(finish(&["no-such-program"], "", long).is_err());
     }
 }
