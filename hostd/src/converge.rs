@@ -3,6 +3,8 @@
 //! Access is taken away beside this, as soon as a newer plan is seen: what that took away is not given again by the older one,
 //! which may be in the midst of its actions.
 
+use std::time::Instant;
+
 use dejima_crds::host_plan::{Drift, HostPlanSpec, HostPlanStatus, ProjectPlan};
 use dejima_plan::drift::drift;
 use dejima_plan::host::{Action, next};
@@ -39,7 +41,9 @@ pub async fn converge(
     let mut converged = Converged::default();
     let mut last: Option<Vec<Action>> = None;
     loop {
+        let begun = Instant::now();
         let (seen, owned) = observe(drivers, kept, project).await;
+        tracing::debug!(plan = name, took = ?begun.elapsed(), "looked");
         if last.is_none() {
             converged.drifted = drift(spec, project, before, &seen, &owned, Timestamp::now());
         }
@@ -54,7 +58,11 @@ pub async fn converge(
                 return Ok(converged);
             }
             converged.acted = true;
-            match carry_out(drivers, kept, host, project, action).await {
+            let begun = Instant::now();
+            let done = carry_out(drivers, kept, host, project, action).await;
+            let (object, verb) = action.name();
+            tracing::debug!(plan = name, object, verb, took = ?begun.elapsed(), "acted");
+            match done {
                 Ok(()) => {}
                 // What takes access away goes on although something else fails.
                 Err(error) => converged.failure = converged.failure.or(Some((error, action.name()))),

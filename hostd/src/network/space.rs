@@ -22,12 +22,18 @@ pub(super) struct Space {
 
 /// Runs a program of this thread's own namespace to its end; what it wrote. One that takes too long is killed.
 pub(super) fn run(program: &[&str], input: &str) -> Result<Vec<u8>, Error> {
-    finish(program, input, DEADLINE)
+    let (name, arguments) = program.split_first().ok_or_else(|| Error::other("no program was named"))?;
+    let command = match *name {
+        "bridge" => Command::new("bridge"),
+        "conntrack" => Command::new("conntrack"),
+        "ip" => Command::new("ip"),
+        "nft" => Command::new("nft"),
+        other => return Err(Error::other(format!("{other} is none of the programs that networks are made with"))),
+    };
+    finish(command, arguments, input, DEADLINE)
 }
 
-fn finish(program: &[&str], input: &str, deadline: Duration) -> Result<Vec<u8>, Error> {
-    let (name, arguments) = program.split_first().ok_or_else(|| Error::other("no program was named"))?;
-    let mut command = Command::new(name);
+fn finish(mut command: Command, arguments: &[&str], input: &str, deadline: Duration) -> Result<Vec<u8>, Error> {
     command
         .args(arguments)
         .stdin(Stdio::piped())
@@ -58,7 +64,7 @@ fn finish(program: &[&str], input: &str, deadline: Duration) -> Result<Vec<u8>, 
         return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let program = program.join(" ");
+    let program = [&[command.get_program().to_string_lossy().as_ref()], arguments].concat().join(" ");
     Err(Error::other(format!("{program} ended with {}: {}", output.status, said.trim())))
 }
 
@@ -135,19 +141,18 @@ mod tests {
     #[test]
     fn a_program_that_takes_too_long_is_killed_and_what_one_says_is_heard() {
         let long = Duration::from_mins(1);
-        assert_eq!(finish(&["cat"], "what is said", long).unwrap(), b"what is said");
-        let much = finish(
-            &["sh", "-c", "cat >/dev/null; head -c 1000000 /dev/zero"],
-            &"x".repeat(1 << 20),
-            long,
-        );
+        let of = |name: &str, arguments: &[&str], input: &str, deadline| finish(Command::new(name), arguments, input, deadline);
+        assert_eq!(of("cat", &[], "what is said", long).unwrap(), b"what is said");
+        let shell = |line: &str, input: &str| of("sh", &["-c", line], input, long);
+        let much = shell("cat >/dev/null; head -c 1000000 /dev/zero", &"x".repeat(1 << 20));
         assert_eq!(much.unwrap().len(), 1_000_000, "more than a pipe holds");
         let begun = std::time::Instant::now();
-        let error = finish(&["sleep", "60"], "", Duration::from_millis(50)).unwrap_err();
+        let error = of("sleep", &["60"], "", Duration::from_millis(50)).unwrap_err();
         assert!(error.to_string().contains("sleep 60 ended with signal: 9"), "{error}");
         assert!(begun.elapsed() < long);
-        let error = finish(&["sh", "-c", "echo why >&2; exit 3"], "", long).unwrap_err();
+        let error = shell("echo why >&2; exit 3", "").unwrap_err();
         assert!(error.to_string().contains("exit status: 3: why"), "{error}");
-        assert!(finish(&["no-such-program"], "", long).is_err());
+        assert!(of("no-such-program", &[], "", long).is_err());
+        assert!(run(&["cat"], "").is_err(), "nothing but what networks are made with");
     }
 }
