@@ -141,7 +141,9 @@ mod tests {
             let lines: Vec<Vec<&str>> = text.split_terminator('\n').map(|line| line.split('\t').collect()).collect();
             let ours = vec![vec!["volume", "/scratch", "kept", "cc"], vec!["end"]];
             let all = [vec![vec!["dataset", path.as_str(), serial.as_str()]], ours.clone()].concat();
-            prop_assert!(lines == ours || lines == all, "{lines:?}");
+            let signs = "abcdefghijklmnopqrstuvwxyz0123456789-";
+            let stands = path.starts_with('/') && !path.contains(char::is_control) && !serial.is_empty() && serial.chars().all(|sign| signs.contains(sign));
+            prop_assert_eq!(lines, if stands { all } else { ours });
         }
     }
 }

@@ -126,6 +126,20 @@ impl Recorder for Beside {
     }
 }
 
+/// Drivers that remember below a directory, behind this gate.
+fn remembering(dir: &std::path::Path, gate: Arc<dyn Gate>) -> Drivers {
+    let memory = Arc::new(Memory::new(dir, Capacity::default(), EngineKind::Memory).unwrap());
+    let beside = Arc::new(Beside::default());
+    Drivers {
+        keys: beside.clone(),
+        storage: memory.clone(),
+        network: memory.clone(),
+        machines: memory,
+        recorder: beside,
+        gate,
+    }
+}
+
 /// A project with one machine and one shard.
 fn plan() -> HostPlanSpec {
     let uid = Uid::from("p-1");
@@ -215,16 +229,7 @@ async fn what_a_late_call_did_after_all_is_found_by_the_next_look_and_not_done_a
 #[tokio::test]
 async fn a_proof_whose_numbers_nobody_has_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
-    let memory = Arc::new(Memory::new(dir.path(), Capacity::default(), EngineKind::Memory).unwrap());
-    let beside = Arc::new(Beside::default());
-    let drivers = Drivers {
-        keys: beside.clone(),
-        storage: memory.clone(),
-        network: memory.clone(),
-        machines: memory,
-        recorder: beside,
-        gate: Arc::new(Open),
-    };
+    let drivers = remembering(dir.path(), Arc::new(Open));
     let (kept, spec) = (Kept::open(dir.path()).unwrap(), plan());
     let project = spec.project.as_ref().unwrap();
     let proves = async || {
@@ -258,22 +263,13 @@ impl Gate for Overtaken {
 async fn a_plan_that_a_newer_one_overtakes_gives_nothing_any_more() {
     for overtaken in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let memory = Arc::new(Memory::new(dir.path(), Capacity::default(), EngineKind::Memory).unwrap());
-        let beside = Arc::new(Beside::default());
         let (kept, spec) = (Arc::new(Kept::open(dir.path()).unwrap()), plan());
         let gate: Arc<dyn Gate> = if overtaken {
             Arc::new(Overtaken(kept.clone()))
         } else {
             Arc::new(Open)
         };
-        let drivers = Drivers {
-            keys: beside.clone(),
-            storage: memory.clone(),
-            network: memory.clone(),
-            machines: memory,
-            recorder: beside,
-            gate,
-        };
+        let drivers = remembering(dir.path(), gate);
         let (project, before) = (spec.project.as_ref().unwrap(), HostPlanStatus::default());
         let names = ("host-a", "project-p-1");
         let converged = converge(&drivers, &kept, names, &spec, project, &before).await.unwrap();

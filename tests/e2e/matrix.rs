@@ -55,6 +55,20 @@ pub(crate) struct Matrix {
     pub(crate) starting: &'static [(&'static str, &'static str)],
 }
 
+impl Matrix {
+    /// One with a sample of so many cases, of which nothing else is to be said.
+    pub(crate) fn of(name: &'static str, sample: usize) -> Self {
+        Self {
+            name,
+            sample,
+            whole: None,
+            restarted: &[],
+            perhaps: &[],
+            starting: &[],
+        }
+    }
+}
+
 /// A platform on which lives are lived.
 pub(crate) struct Stage {
     platform: Platform,

@@ -178,34 +178,22 @@ const REVIEWED: (&str, &str) = (
     "  prerequisites: {approvals: [user]}\n  review: {required: true, quorum: {approvals: 2, distinctOrgs: 2}}\n  where:",
 );
 
-/// The names that are let go wrong of this matrix, and how many of them in a sample.
-fn matrix(name: &'static str, sample: usize) -> Matrix {
-    Matrix {
-        name,
-        sample,
-        whole: None,
-        restarted: &[],
-        perhaps: &[],
-        starting: &[],
-    }
-}
-
 #[test]
 fn whatever_fails_while_a_project_is_edited_the_end_is_the_clean_runs() {
     let (mut stage, tenant, provider) = prepared("edit-faults", REVIEWED);
-    stage.run(&matrix("volumes", 6), &mut |stage| volumes(stage, &tenant));
-    stage.run(&matrix("data", 6), &mut |stage| data(stage, &tenant, &provider));
+    stage.run(&Matrix::of("volumes", 6), &mut |stage| volumes(stage, &tenant));
+    stage.run(&Matrix::of("data", 6), &mut |stage| data(stage, &tenant, &provider));
 }
 
 #[test]
 fn whatever_fails_when_a_window_ends_or_power_is_lost_the_end_is_the_clean_runs() {
     let (mut stage, tenant, _) = prepared("window-faults", OPEN);
-    stage.run(&matrix("window", 4), &mut |stage| window(stage, &tenant));
+    stage.run(&Matrix::of("window", 4), &mut |stage| window(stage, &tenant));
     let power_cut = Matrix {
         restarted: &[HOST],
         // What the host has made good it says in the end; what it was like meanwhile may have been seen or not.
         perhaps: &["write isolatedproject/", "write hostplan/status", "announce event/"],
-        ..matrix("power", 4)
+        ..Matrix::of("power", 4)
     };
     stage.run(&power_cut, &mut power);
 }

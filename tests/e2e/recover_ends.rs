@@ -80,14 +80,6 @@ fn whatever_fails_while_a_dataset_is_sealed_or_destroyed_or_a_period_ends_the_en
     let tenant = platform.world.namespace("osaka", &[("dejima-tenant", "dejima.dev/tenant-osaka")]);
     let (provider, manifest) = with_data(&mut platform, &tenant, ("open-2026", "open-2026"));
     let mut stage = Stage::new(platform, &[HOST, INTAKE]);
-    let matrix = |name, sample| Matrix {
-        name,
-        sample,
-        whole: None,
-        restarted: &[],
-        perhaps: &[],
-        starting: &[],
-    };
-    stage.run(&matrix("dataset", 6), &mut |stage| dataset(stage, &provider));
-    stage.run(&matrix("period", 6), &mut |stage| period(stage, &tenant, &manifest));
+    stage.run(&Matrix::of("dataset", 6), &mut |stage| dataset(stage, &provider));
+    stage.run(&Matrix::of("period", 6), &mut |stage| period(stage, &tenant, &manifest));
 }
